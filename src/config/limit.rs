@@ -1,0 +1,52 @@
+//! `[limits.NAME]`: how much.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+
+use super::{Rate, Selector};
+
+/// `[limits.NAME]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limit {
+    /// `rate` with `burst`, or `concurrent`
+    pub kind: LimitKind,
+    /// Several together make one key; a part that is missing counts as one shared empty value
+    pub key: Vec<Selector>,
+    /// Keys tracked at once; default: 1,000,000
+    pub max_keys: NonZeroUsize,
+    /// When every tracked key is active; default: allow
+    pub on_full: OnFull,
+    /// Default: enforce
+    pub mode: Mode,
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitKind {
+    /// Requests per time
+    Rate {
+        /// `rate`
+        rate: Rate,
+        /// `burst`; default: the rate's own count
+        burst: NonZeroU32,
+    },
+    /// `concurrent`: requests in flight
+    Concurrent(NonZeroU32),
+}
+
+/// What a new key gets when every tracked key is active.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFull {
+    /// Let it through, uncounted
+    Allow,
+    /// Refuse it
+    Deny,
+}
+
+/// Whether a refusal is carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Refuse
+    Enforce,
+    /// Decide, count and log, but let through
+    Shadow,
+}

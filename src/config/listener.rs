@@ -1,0 +1,56 @@
+//! `[listeners.NAME]`: where requests arrive.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::{FileContent, Name};
+
+/// `[listeners.NAME]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// `address` or `addresses`; at least one
+    pub addresses: Vec<SocketAddr>,
+    /// Default: h2 and http/1.1 with TLS, http/1.1 without
+    pub protocols: Vec<Protocol>,
+    /// Answer everything with a redirect to https; default: false
+    pub redirect_to_https: bool,
+    /// A whole request head within this; default: 10s
+    pub header_timeout: Duration,
+    /// An idle connection is closed after this; default: 75s
+    pub keepalive_timeout: Duration,
+    /// Default: 100
+    pub max_headers: usize,
+    /// Bytes of a whole request head; default: 32KiB
+    pub max_header_bytes: usize,
+    /// Limits for everything that arrives here; names of `limits`
+    pub limits: Vec<Name>,
+    /// Present = TLS
+    pub tls: Option<Tls>,
+}
+
+/// A protocol spoken on a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// `http/1.1`
+    Http1,
+    /// `h2`, by ALPN
+    Http2,
+}
+
+/// `[listeners.NAME.tls]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tls {
+    /// `1.2` (default) or `1.3`
+    pub min_version: rustls::ProtocolVersion,
+    /// Chosen by SNI; the first is the default; at least one
+    pub certificates: Vec<Certificate>,
+}
+
+/// A certificate chain and its key, as PEM.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Certificate {
+    /// `cert_file`
+    pub cert: FileContent,
+    /// `key_file`
+    pub key: FileContent,
+}

@@ -1,0 +1,58 @@
+//! Everything an operator may write, as plain data.
+//!
+//! A value of these types is valid by construction: the reader refuses what cannot be served, so no other floor
+//! checks again. Building the objects that serve traffic from it is `snapshot`'s work.
+//!
+//! The types are grouped as the tables of the file are; [`leaf`] holds the small values they are made of.
+
+mod auth;
+mod leaf;
+mod limit;
+mod listener;
+mod problem;
+mod route;
+mod server;
+mod upstream;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub use auth::{Algorithm, Auth, Jwt, KeySource, TokenSource};
+pub use leaf::{
+    Claim, EndpointAddress, FileContent, HostPattern, PathPattern, Pattern, Rate, Secret, Segment, Selector, Template,
+    TemplatePart,
+};
+pub use limit::{Limit, LimitKind, Mode, OnFull};
+pub use listener::{Certificate, Listener, Protocol, Tls};
+pub use problem::{ConfigError, Location, Problem};
+pub use route::{
+    Action, AuthChoice, ClientRules, EncodedSlash, HeaderRules, Redirect, Require, Respond, Rewrite, Route, RoutePath,
+};
+pub use server::{AccessFormat, AccessLog, Admin, Log, LogOutput, Server};
+pub use upstream::{
+    Balance, Endpoint, Health, Host, Retry, RetryOn, Timeouts, Upstream, UpstreamProtocol, UpstreamTls,
+};
+
+/// A name from the configuration. Shared, because metrics, logs and answers repeat it.
+pub type Name = Arc<str>;
+
+/// The whole configuration: what was written, with every default filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// `[server]`
+    pub server: Server,
+    /// `[admin]`
+    pub admin: Admin,
+    /// `[log]`
+    pub log: Log,
+    /// `[listeners.NAME]`; at least one
+    pub listeners: BTreeMap<Name, Listener>,
+    /// `[auth.NAME]`
+    pub auth: BTreeMap<Name, Auth>,
+    /// `[limits.NAME]`
+    pub limits: BTreeMap<Name, Limit>,
+    /// `[upstreams.NAME]`
+    pub upstreams: BTreeMap<Name, Upstream>,
+    /// `[routes.NAME]`, with `[defaults]` already applied
+    pub routes: BTreeMap<Name, Route>,
+}
