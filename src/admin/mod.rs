@@ -1,0 +1,1 @@
+//! The control plane's own listener: status, health and metrics.

@@ -1,0 +1,1 @@
+//! Wiring, and the only place that wires.

@@ -1,0 +1,1 @@
+//! Changing the truth while it runs: reload, hand-over, signals, drain.

@@ -1,0 +1,1 @@
+//! Our own accept loop: caps, deadlines, TLS and the strict reading of request heads.

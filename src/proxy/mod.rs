@@ -1,0 +1,1 @@
+//! The data plane: Pingora's phases, in the order it calls them.

@@ -1,0 +1,1 @@
+//! One moment's whole truth, ready to serve.

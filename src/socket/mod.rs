@@ -1,0 +1,1 @@
+//! The table of listening sockets by name: bind, inherit, pass on.

@@ -1,0 +1,1 @@
+//! Certificates: load them, pick one by SNI.
