@@ -1,9 +1,20 @@
-//! HTTP words of our own: the replies we write and why, and a request as filters see it.
+//! HTTP words of our own: the replies we write and why, a request as filters see it, and the strict forms of what
+//! clients send.
 
+mod client;
+mod connection;
+mod host;
+mod path;
 mod reason;
 mod reply;
 mod request;
+mod request_id;
 
+pub use client::{Client, TrustedProxies, unmapped};
+pub use connection::{Connection, TlsFacts};
+pub use host::{BadHost, Host};
+pub use path::{BadPath, Canonical, canonical};
 pub use reason::Reason;
 pub use reply::{Reply, ReplyBody};
 pub use request::Request;
+pub use request_id::{RequestId, traceparent};

@@ -1,1 +1,174 @@
 //! One moment's whole truth, ready to serve.
+//!
+//! Nobody changes a snapshot. What changes while it serves (health, buckets, caches) are atomics inside the `Arc`s it
+//! points to, and those are handed from one snapshot to the next wherever their configuration is the same.
+
+mod live;
+mod route;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use http::HeaderName;
+use rustls::crypto::CryptoProvider;
+
+pub use live::Live;
+pub use route::{Route, RouteAction};
+
+use crate::config::{self, Config, Name, Problem};
+use crate::filter::auth::Authenticator;
+use crate::filter::limit::Limit;
+use crate::http::TrustedProxies;
+use crate::router::Router;
+use crate::telemetry::Metrics;
+use crate::tls::ServerTls;
+use crate::upstream::Upstream;
+
+/// Everything needed to serve a request.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// What it was built from
+    pub config: Config,
+    /// Counts snapshots since the process started, from 1
+    pub generation: u64,
+    /// Which route takes a request
+    pub router: Router<Arc<Route>>,
+    /// Who may speak for a client
+    pub trusted: TrustedProxies,
+    /// Headers that only we may set: removed from every client request
+    pub identity_headers: HashSet<HeaderName>,
+    /// By name
+    pub authenticators: BTreeMap<Name, Arc<Authenticator>>,
+    /// By name
+    pub limits: BTreeMap<Name, Arc<Limit>>,
+    /// By name
+    pub upstreams: BTreeMap<Name, Arc<Upstream>>,
+    listeners: BTreeMap<Name, Arc<Listener>>,
+}
+
+/// A listener's part of the snapshot.
+#[derive(Debug)]
+pub struct Listener {
+    /// What was written
+    pub spec: config::Listener,
+    /// Present = TLS
+    pub tls: Option<ServerTls>,
+    /// Limits for everything that arrives here
+    pub limits: Vec<Arc<Limit>>,
+}
+
+/// What building a snapshot needs besides the configuration.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    /// Where the counters of routes are found
+    pub metrics: Arc<Metrics>,
+    /// Who does the cryptography
+    pub provider: Arc<CryptoProvider>,
+}
+
+impl Snapshot {
+    /// Builds everything or nothing. An object whose configuration equals that of `previous` is the same object, so
+    /// its state survives. Binds no socket and starts no task.
+    ///
+    /// # Errors
+    /// Everything that is wrong, by place.
+    pub fn build(config: Config, previous: Option<&Self>, tools: &Tools) -> Result<Self, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let authenticators = each(&config.auth, "auth", &mut problems, |name, spec| {
+            kept(previous, name, |old| (&old.config.auth, &old.authenticators), spec)
+                .map_or_else(|| Authenticator::build(name, spec).map(Arc::new), Ok)
+        });
+        let limits = each(&config.limits, "limits", &mut problems, |name, spec| {
+            Ok(kept(previous, name, |old| (&old.config.limits, &old.limits), spec)
+                .unwrap_or_else(|| Arc::new(Limit::build(name, spec))))
+        });
+        let upstreams = each(&config.upstreams, "upstreams", &mut problems, |name, spec| {
+            if let Some(upstream) = kept(previous, name, |old| (&old.config.upstreams, &old.upstreams), spec) {
+                return Ok(upstream);
+            }
+            let upstream = Upstream::build(name, spec)?;
+            if let Some(old) = previous.and_then(|old| old.upstreams.get(name)) {
+                upstream.inherit(old);
+            }
+            Ok(Arc::new(upstream))
+        });
+        let listeners = each(&config.listeners, "listeners", &mut problems, |_, spec| {
+            Listener::build(spec, &limits, tools).map(Arc::new)
+        });
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let parts = route::Parts { authenticators: &authenticators, limits: &limits, upstreams: &upstreams };
+        let routes = each(&config.routes, "routes", &mut problems, |name, spec| {
+            Route::build(name, spec, &parts, &tools.metrics, config.listeners.keys()).map(Arc::new)
+        });
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let entries = config.routes.iter().map(|(name, spec)| (name.clone(), spec, Arc::clone(&routes[name])));
+        let router = Router::build(entries)?;
+        Ok(Self {
+            generation: previous.map_or(1, |old| old.generation + 1),
+            router,
+            trusted: TrustedProxies::new(config.server.trusted_proxies.clone()),
+            identity_headers: identity_headers(&config),
+            authenticators,
+            limits,
+            upstreams,
+            listeners,
+            config,
+        })
+    }
+
+    /// A listener by name; one that a reload removed is gone from here before its connections are.
+    pub fn listener(&self, name: &str) -> Option<&Arc<Listener>> {
+        self.listeners.get(name)
+    }
+
+    /// All listeners.
+    pub fn listeners(&self) -> &BTreeMap<Name, Arc<Listener>> {
+        &self.listeners
+    }
+}
+
+impl Listener {
+    fn build(spec: &config::Listener, limits: &BTreeMap<Name, Arc<Limit>>, tools: &Tools) -> Result<Self, Problem> {
+        let tls = spec.tls.as_ref().map(|tls| ServerTls::build(tls, &spec.protocols, &tools.provider)).transpose()?;
+        let limits = spec.limits.iter().filter_map(|name| limits.get(name).cloned()).collect();
+        Ok(Self { spec: spec.clone(), tls, limits })
+    }
+}
+
+/// Builds one object a table, collecting every problem.
+fn each<S, T>(
+    specs: &BTreeMap<Name, S>,
+    section: &str,
+    problems: &mut Vec<Problem>,
+    build: impl Fn(&Name, &S) -> Result<T, Problem>,
+) -> BTreeMap<Name, T> {
+    let mut built = BTreeMap::new();
+    for (name, spec) in specs {
+        match build(name, spec) {
+            Ok(object) => {
+                built.insert(name.clone(), object);
+            }
+            Err(problem) => problems.push(problem.under(name).under(section)),
+        }
+    }
+    built
+}
+
+/// The object of the previous snapshot, if what was written is still the same.
+fn kept<'a, S: PartialEq + 'a, T: 'a>(
+    previous: Option<&'a Snapshot>,
+    name: &Name,
+    tables: impl Fn(&'a Snapshot) -> (&'a BTreeMap<Name, S>, &'a BTreeMap<Name, Arc<T>>),
+    spec: &S,
+) -> Option<Arc<T>> {
+    let (specs, objects) = tables(previous?);
+    (specs.get(name) == Some(spec)).then(|| objects.get(name).cloned()).flatten()
+}
+
+fn identity_headers(config: &Config) -> HashSet<HeaderName> {
+    config.auth.values().flat_map(config::Auth::identity_headers).map(|(header, _)| header.clone()).collect()
+}

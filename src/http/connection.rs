@@ -1,0 +1,125 @@
+//! What a request may know of the connection it came on.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::config::Name;
+
+/// One client connection, shared between the listener that owns the socket and the requests on it.
+#[derive(Debug)]
+pub struct Connection {
+    /// The listener it arrived at
+    pub listener: Name,
+    /// The other end; IPv4-mapped IPv6 is IPv4
+    pub peer: SocketAddr,
+    /// Our end
+    pub local: SocketAddr,
+    /// Present when the connection is encrypted
+    pub tls: Option<TlsFacts>,
+    opened: Instant,
+    /// Nanoseconds after `opened`; [`NEVER`] is none
+    deadline: AtomicU64,
+    aborted: AtomicBool,
+}
+
+const NEVER: u64 = u64::MAX;
+
+/// What the TLS handshake settled.
+#[derive(Debug)]
+pub struct TlsFacts {
+    /// `1.2` or `1.3`
+    pub version: &'static str,
+    /// The cipher suite's registered name
+    pub cipher: &'static str,
+    /// The name the client asked for, lower case
+    pub sni: Option<String>,
+    /// The protocol ALPN chose is h2
+    pub http2: bool,
+    /// Names of the certificate that was shown: `host` or `*.host`, lower case
+    pub names: Arc<[String]>,
+}
+
+impl TlsFacts {
+    /// Whether the certificate that was shown covers `host` (RFC 9110 section 7.4, RFC 6125 section 6.4.3).
+    pub fn covers(&self, host: &str) -> bool {
+        self.names.iter().any(|name| match name.strip_prefix("*.") {
+            Some(parent) => host.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent),
+            None => name == host,
+        })
+    }
+}
+
+impl Connection {
+    /// A connection that was accepted just now.
+    pub fn new(listener: Name, peer: SocketAddr, local: SocketAddr, tls: Option<TlsFacts>) -> Self {
+        Self {
+            listener,
+            peer,
+            local,
+            tls,
+            opened: Instant::now(),
+            deadline: AtomicU64::new(NEVER),
+            aborted: AtomicBool::new(false),
+        }
+    }
+
+    /// From `at` on, reading and writing fail with `TimedOut`. For HTTP/1, where a connection is one request at a time.
+    pub fn set_deadline(&self, at: Option<Instant>) {
+        let nanos =
+            at.map_or(NEVER, |at| u64::try_from(at.saturating_duration_since(self.opened).as_nanos()).unwrap_or(NEVER));
+        self.deadline.store(nanos, Ordering::Relaxed);
+    }
+
+    /// The moment set by [`Self::set_deadline`].
+    pub fn deadline(&self) -> Option<Instant> {
+        match self.deadline.load(Ordering::Relaxed) {
+            NEVER => None,
+            nanos => Some(self.opened + Duration::from_nanos(nanos)),
+        }
+    }
+
+    /// The response broke off: close so that the client cannot take what it has for the whole.
+    pub fn abort(&self) {
+        self.aborted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Self::abort`] was called.
+    pub fn is_aborted(&self) -> bool {
+        self.aborted.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_covers_one_label() {
+        let facts = TlsFacts {
+            version: "1.3",
+            cipher: "",
+            sni: None,
+            http2: false,
+            names: ["a.example".to_owned(), "*.b.example".to_owned()].into(),
+        };
+        assert!(facts.covers("a.example"));
+        assert!(facts.covers("x.b.example"));
+        assert!(!facts.covers("b.example"));
+        assert!(!facts.covers("x.y.b.example"));
+        assert!(!facts.covers(".b.example"));
+        assert!(!facts.covers("x.a.example"));
+    }
+
+    #[test]
+    fn a_deadline_can_be_set_and_lifted() {
+        let at: SocketAddr = ([127, 0, 0, 1], 1).into();
+        let connection = Connection::new("http".into(), at, at, None);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        connection.set_deadline(Some(deadline));
+        assert_eq!(connection.deadline(), Some(deadline));
+        connection.set_deadline(None);
+        assert_eq!(connection.deadline(), None);
+    }
+}

@@ -1,0 +1,142 @@
+//! Accepting connections, and what each goes through before its first request.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora_core::apps::HttpServerApp;
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::server::ShutdownWatch;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use super::Listening;
+use super::stream::Stream;
+use super::transport::Transport;
+use super::{http1, http2};
+use crate::config::{Listener, Protocol};
+use crate::http::{Connection, Reason, TlsFacts, unmapped};
+use crate::tls::ServerTls;
+
+/// How long a TLS handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// First and longest pause when the process or the system is out of file descriptors or memory.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// Accepts until the drain begins. Several of these may share one socket.
+pub(super) async fn accept<A: HttpServerApp + Send + Sync + 'static>(
+    app: Arc<A>,
+    socket: Arc<TcpListener>,
+    listening: Arc<Listening>,
+    shutdown: ShutdownWatch,
+) {
+    let mut pause = BACKOFF.0;
+    loop {
+        // Over the cap, connections wait in the kernel's queue: that costs a client time, not an error.
+        let Ok(permit) = Arc::clone(&listening.capacity).acquire_owned().await else {
+            return;
+        };
+        let accepted = tokio::select! {
+            biased;
+            () = listening.drain.stopping() => return,
+            accepted = socket.accept() => accepted,
+        };
+        match accepted {
+            Ok((tcp, peer)) => {
+                pause = BACKOFF.0;
+                let (app, listening, shutdown) = (Arc::clone(&app), Arc::clone(&listening), shutdown.clone());
+                tokio::spawn(async move {
+                    let open = (permit, listening.drain.connection(), listening.metrics.connection());
+                    serve(&app, tcp, peer, &listening, &shutdown).await;
+                    drop(open);
+                });
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                listening.metrics.accept_failed();
+                log::error!("listener {}: cannot accept: {error}; trying again in {pause:?}", listening.name);
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(BACKOFF.1);
+            }
+        }
+    }
+}
+
+/// The client left before it was accepted; the next may be fine.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+async fn serve<A: HttpServerApp + Send + Sync + 'static>(
+    app: &Arc<A>,
+    tcp: TcpStream,
+    peer: SocketAddr,
+    listening: &Listening,
+    shutdown: &ShutdownWatch,
+) {
+    let snapshot = listening.live.load_full();
+    let Some(listener) = snapshot.listener(&listening.name) else {
+        return;
+    };
+    let (Ok(local), Ok(())) = (tcp.local_addr(), tcp.set_nodelay(true)) else {
+        return;
+    };
+    let (transport, tls) = match &listener.tls {
+        None => (Transport::Plain(tcp), None),
+        Some(tls) => match shake_hands(tls, tcp).await {
+            Ok((transport, facts)) => (transport, Some(facts)),
+            Err(error) => {
+                log::debug!("listener {}: TLS handshake with {peer}: {error}", listening.name);
+                listening.metrics.refuse(Reason::TlsHandshake);
+                return;
+            }
+        },
+    };
+    let http2 = tls.as_ref().is_some_and(|tls| tls.http2);
+    if !http2 && !listener.spec.protocols.contains(&Protocol::Http1) {
+        listening.metrics.refuse(Reason::Unsupported);
+        return;
+    }
+    let listener = Arc::clone(listener);
+    // A long connection must not keep a whole snapshot alive.
+    drop(snapshot);
+    let stream = stream(transport, Connection::new(listening.name.clone(), plain(peer), plain(local), tls));
+    let spec: &Listener = &listener.spec;
+    if http2 {
+        http2::serve(app, Box::new(stream.opaque()), spec, listening, shutdown).await;
+    } else {
+        http1::serve(app, Box::new(stream), spec, listening, shutdown).await;
+    }
+}
+
+/// Requests find their connection in the one place where Pingora carries something of ours for both protocols.
+fn stream(transport: Transport, connection: Connection) -> Stream {
+    let connection = Arc::new(connection);
+    let header = Box::new(pingora_http::ResponseHeader::build(200, Some(0)).expect("200 is a status"));
+    let digest = ProxyDigest::new(header, Some(Box::new(Arc::clone(&connection))));
+    Stream::new(transport, connection, Arc::new(digest))
+}
+
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(unmapped(address.ip()), address.port())
+}
+
+async fn shake_hands(tls: &ServerTls, tcp: TcpStream) -> io::Result<(Transport, TlsFacts)> {
+    let accept = TlsAcceptor::from(Arc::clone(&tls.config)).accept(tcp);
+    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, accept).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    let (_, session) = stream.get_ref();
+    let sni = session.server_name().map(str::to_ascii_lowercase);
+    let facts = TlsFacts {
+        version: match session.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_3) => "1.3",
+            _ => "1.2",
+        },
+        cipher: session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or(""),
+        http2: session.alpn_protocol() == Some(b"h2"),
+        names: Arc::clone(&tls.certificates.pick(sni.as_deref()).names),
+        sni,
+    };
+    Ok((Transport::Tls(Box::new(stream)), facts))
+}

@@ -1,0 +1,152 @@
+//! From the head a client sent to a request that may be judged: hygiene, canonical form, client, route.
+
+use std::sync::Arc;
+
+use http::header::HOST;
+use http::{HeaderName, HeaderValue};
+use pingora_http::RequestHeader;
+use pingora_proxy::Session;
+
+use super::ctx::{RequestCtx, Target};
+use crate::config::EncodedSlash;
+use crate::http::{Client, Connection, Host, Reason, Reply, canonical};
+use crate::router::Found;
+use crate::snapshot::{Route, Snapshot};
+
+/// The connection a session came on.
+pub(super) fn connection(session: &Session) -> Option<Arc<Connection>> {
+    let digest = session.digest()?.proxy_digest.as_ref()?;
+    digest.user_data.as_ref()?.downcast_ref::<Arc<Connection>>().cloned()
+}
+
+/// Removes what no client may say: identity headers, `Proxy` (which CGI programs take for a proxy's address), and
+/// names with `_`, which some origins cannot tell from `-`.
+pub(super) fn clean(header: &mut RequestHeader, snapshot: &Snapshot) {
+    let keep_underscores = snapshot.config.server.keep_underscore_headers;
+    let unwanted = |name: &HeaderName| {
+        let text = name.as_str();
+        if text.contains('_') {
+            return !keep_underscores || is_identity(&text.replace('_', "-"), snapshot);
+        }
+        text == "proxy" || is_identity(text, snapshot)
+    };
+    // Looking first costs nothing for the many requests that have none of these.
+    if header.headers.keys().any(unwanted) {
+        let names: Vec<HeaderName> = header.headers.keys().filter(|name| unwanted(name)).cloned().collect();
+        for name in names {
+            header.remove_header(&name);
+        }
+    }
+}
+
+/// `_` and `-` are the same to an origin that maps header names to variables, so they are to us.
+fn is_identity(name: &str, snapshot: &Snapshot) -> bool {
+    snapshot.identity_headers.iter().any(|header| {
+        let header = header.as_str();
+        header.len() == name.len() && header.bytes().zip(name.bytes()).all(|(a, b)| a == b || (a == b'_' && b == b'-'))
+    })
+}
+
+/// Reads host and path into their canonical form. Says whether the path keeps an encoded slash.
+pub(super) fn target(header: &RequestHeader) -> Result<(Target, bool), Reply> {
+    let host = host(header)?;
+    let raw = header.raw_path();
+    let (sent, query) = split_target(raw);
+    let canonical = canonical(sent, EncodedSlash::Keep)
+        .map_err(|_| Reply::problem(Reason::BadPath, "The path has no safe canonical form."))?;
+    let query = query
+        .map(|query| std::str::from_utf8(query).map(str::to_owned))
+        .transpose()
+        .map_err(|_| Reply::problem(Reason::BadPath, "The query is not ASCII."))?;
+    let changed = canonical.path.as_bytes() != sent || raw.first() != Some(&b'/');
+    let target = Target { host: host.name.into_owned(), port: host.port, path: canonical.path.into_owned(), query, changed };
+    Ok((target, canonical.encoded_slash))
+}
+
+fn host(header: &RequestHeader) -> Result<Host<'_>, Reply> {
+    let bad = || Reply::problem(Reason::BadHost, "The request must have exactly one valid Host.");
+    let authority = header.uri.authority().map(http::uri::Authority::as_str);
+    let mut hosts = header.headers.get_all(HOST).iter();
+    let (sent, second) = (hosts.next(), hosts.next());
+    if second.is_some() {
+        return Err(bad());
+    }
+    let sent = sent.map(|host| host.to_str().map_err(|_| bad())).transpose()?;
+    match (authority, sent) {
+        (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => Err(bad()),
+        (Some(name), _) | (None, Some(name)) => Host::parse(name).map_err(|_| bad()),
+        // Only HTTP/1.0 gets here without a host (RFC 9112 section 3.2).
+        (None, None) => Ok(Host { name: "".into(), port: None }),
+    }
+}
+
+/// Path and query of a target in origin or absolute form.
+fn split_target(raw: &[u8]) -> (&[u8], Option<&[u8]>) {
+    let origin = match raw.first() {
+        Some(b'/' | b'*') | None => raw,
+        Some(_) => {
+            let authority = raw.windows(3).position(|window| window == b"://").map_or(0, |at| at + 3);
+            let rest = &raw[authority..];
+            let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+            &rest[end..]
+        }
+    };
+    match origin.iter().position(|&byte| byte == b'?') {
+        Some(0) => (b"/", Some(&origin[1..])),
+        Some(at) => (&origin[..at], Some(&origin[at + 1..])),
+        None if origin.is_empty() => (b"/", None),
+        None => (origin, None),
+    }
+}
+
+/// A host that the certificate shown does not cover belongs to another connection (RFC 9110 section 15.5.20).
+pub(super) fn misdirected(ctx: &RequestCtx) -> Option<Reply> {
+    let tls = ctx.connection.as_ref()?.tls.as_ref()?;
+    // A client that sent no name cannot be asked to have reached the right one; the default certificate is for it.
+    tls.sni.as_ref()?;
+    (!tls.covers(&ctx.target.host))
+        .then(|| Reply::problem(Reason::Misdirected, "This connection's certificate is not for that host."))
+}
+
+/// Whom the request is from.
+pub(super) fn client(session: &Session, connection: &Connection, snapshot: &Snapshot) -> Client {
+    snapshot.trusted.client(connection.peer.ip(), &session.req_header().headers)
+}
+
+/// Everything goes to https where the listener says so.
+pub(super) fn https_redirect(ctx: &RequestCtx, snapshot: &Snapshot, connection: &Connection) -> Option<Reply> {
+    let listener = snapshot.listener(&connection.listener)?;
+    if !listener.spec.redirect_to_https {
+        return None;
+    }
+    if ctx.target.host.is_empty() {
+        return Some(Reply::problem(Reason::BadHost, "The request must have a Host to be redirected."));
+    }
+    let query = ctx.target.query.as_ref().map_or(String::new(), |query| format!("?{query}"));
+    let location = format!("https://{}{}{query}", ctx.target.host, ctx.target.path);
+    let location = HeaderValue::from_str(&location).ok()?;
+    Some(Reply::problem(Reason::HttpsRequired, "Use https.").header(http::header::LOCATION, location))
+}
+
+/// Finds the route and what it names in the path.
+pub(super) fn route<'a>(
+    snapshot: &'a Snapshot,
+    ctx: &'a RequestCtx,
+    header: &'a RequestHeader,
+    listener: &str,
+    encoded_slash: bool,
+) -> Result<(Arc<Route>, crate::router::Parameters<'a, 'a>), Reply> {
+    let request = ctx.request(&header.method, &header.headers);
+    match snapshot.router.find(listener, &request) {
+        Found::Route { target, .. } if encoded_slash && target.encoded_slash == EncodedSlash::Refuse => {
+            Err(Reply::problem(Reason::BadPath, "An encoded slash is not accepted in this path."))
+        }
+        Found::Route { target, parameters } => Ok((Arc::clone(target), parameters)),
+        Found::NoRoute => Err(Reply::problem(Reason::NoRoute, "No route takes this host and path.")),
+        Found::MethodNotAllowed { allow } => Err(Reply::problem(
+            Reason::MethodNotAllowed,
+            "The routes for this path take other methods.",
+        )
+        .header(http::header::ALLOW, allow)),
+    }
+}
