@@ -22,13 +22,13 @@ use std::time::{Instant, SystemTime};
 use self::auth::RouteAuth;
 pub use self::clients::ClientRules;
 pub use self::facts::Facts;
-pub use self::headers::HeaderRules;
+pub use self::headers::{HeaderRules, Rendered};
 pub use self::identity::Identity;
 use self::limit::{Admission, Limit};
 pub use self::redirect::Redirect;
 pub use self::respond::Respond;
 pub use self::rewrite::Rewrite;
-pub use self::template::{Parameters, Rendered};
+pub use self::template::Parameters;
 use crate::http::{Reason, Reply, Request};
 
 /// The chain. Field order is execution order; each reason is load-bearing.

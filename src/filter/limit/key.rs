@@ -1,0 +1,58 @@
+//! From the parts of a request that a limit counts by to a key of fixed size.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::Facts;
+use crate::config::Selector;
+
+/// 128 bits of a keyed hash. Two callers share one by chance only, and nobody outside can make it happen: the seed is
+/// random, and SipHash with an unknown seed cannot be steered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) high: u64,
+    pub(super) low: u64,
+}
+
+/// The seed of one limit.
+#[derive(Debug)]
+pub(super) struct Seed {
+    high: RandomState,
+    low: RandomState,
+}
+
+impl Seed {
+    pub(super) fn new() -> Self {
+        Self { high: RandomState::new(), low: RandomState::new() }
+    }
+
+    /// Parts are hashed with their length, so that no two lists of parts run into one another. A part that is missing
+    /// counts as one shared empty value.
+    pub(super) fn key(&self, selectors: &[Selector], facts: &Facts<'_>) -> Key {
+        let (mut high, mut low) = (self.high.build_hasher(), self.low.build_hasher());
+        let mut part = |bytes: &[u8]| {
+            for hasher in [&mut high, &mut low] {
+                hasher.write_usize(bytes.len());
+                hasher.write(bytes);
+            }
+        };
+        for selector in selectors {
+            match selector {
+                Selector::ClientAddress => match network(facts.request.client) {
+                    IpAddr::V4(address) => part(&address.octets()),
+                    IpAddr::V6(address) => part(&address.octets()),
+                },
+                other => part(facts.read(other).as_deref().unwrap_or("").as_bytes()),
+            }
+        }
+        Key { high: high.finish(), low: low.finish() }
+    }
+}
+
+/// One subscriber has a /64 of IPv6, and could otherwise be as many callers as it has addresses.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
+    }
+}
