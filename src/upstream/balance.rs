@@ -1,0 +1,168 @@
+//! Who is next: smooth weighted round robin as a precomputed cycle, and the power of two choices.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bounds the work (slots times endpoints) of laying out a cycle, and with it the memory the cycle takes.
+const LAYOUT_BUDGET: u64 = 4_000_000;
+/// The longest cycle.
+const LONGEST_CYCLE: u64 = 65_536;
+
+/// One cycle of smooth weighted round robin: the places in `weights`, each as often as its weight says, spread out as
+/// nginx does it (`5, 1, 1` gives `a a b a c a a`, not `a a a a a b c`).
+///
+/// Exact, unless the weights' sum over their common divisor is too long a cycle; then each share is rounded to the
+/// nearest slot, and nobody's to less than one.
+pub(super) fn smooth_cycle(weights: &[u32]) -> Vec<u32> {
+    let weights = shortened(weights);
+    let total: i64 = weights.iter().sum();
+    if total == weights.len() as i64 {
+        return (0..weights.len() as u32).collect();
+    }
+    let mut current = vec![0_i64; weights.len()];
+    (0..total)
+        .map(|_| {
+            let mut best = 0;
+            for (place, weight) in weights.iter().enumerate() {
+                current[place] += weight;
+                if current[place] > current[best] {
+                    best = place;
+                }
+            }
+            current[best] -= total;
+            best as u32
+        })
+        .collect()
+}
+
+/// The same proportions in the smallest numbers that fit the bounds.
+fn shortened(weights: &[u32]) -> Vec<i64> {
+    let divisor = |weights: &[u64]| weights.iter().copied().fold(0, gcd).max(1);
+    let mut weights: Vec<u64> = weights.iter().map(|weight| u64::from(*weight)).collect();
+    let common = divisor(&weights);
+    weights.iter_mut().for_each(|weight| *weight /= common);
+    let count = weights.len().max(1) as u64;
+    let total: u64 = weights.iter().sum();
+    let longest = (LAYOUT_BUDGET / count).min(LONGEST_CYCLE).max(count);
+    if total > longest {
+        weights.iter_mut().for_each(|weight| *weight = ((*weight * longest + total / 2) / total).max(1));
+        let common = divisor(&weights);
+        weights.iter_mut().for_each(|weight| *weight /= common);
+    }
+    weights.into_iter().map(|weight| weight as i64).collect()
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// Whether an endpoint with `a` would be less busy with one more request than one with `b`: (in flight + 1) / weight,
+/// compared without dividing.
+pub(super) fn is_less_busy(a: (u32, u32), b: (u32, u32)) -> bool {
+    let after_one_more = |(in_flight, weight): (u32, u32), other: u32| {
+        debug_assert!(weight > 0);
+        (u64::from(in_flight) + 1) * u64::from(other)
+    };
+    after_one_more(a, b.1) < after_one_more(b, a.1)
+}
+
+/// A source of random numbers that workers share without a lock: SplitMix64 over a counter.
+#[derive(Debug)]
+pub(super) struct Random(AtomicU64);
+
+impl Random {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(AtomicU64::new(seed))
+    }
+
+    /// Two independent numbers below `a` and `b`, which are not 0.
+    pub(super) fn below(&self, a: usize, b: usize) -> (usize, usize) {
+        let mut x = self.0.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+        x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        x ^= x >> 31;
+        let scaled = |half: u64, bound: usize| ((half * bound as u64) >> 32) as usize;
+        (scaled(x >> 32, a), scaled(x & 0xFFFF_FFFF, b))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn counts(cycle: &[u32], places: usize) -> Vec<u64> {
+        let mut counts = vec![0; places];
+        cycle.iter().for_each(|place| counts[*place as usize] += 1);
+        counts
+    }
+
+    #[test]
+    fn the_cycle_is_spread_out_as_nginx_does_it() {
+        assert_eq!(smooth_cycle(&[5, 1, 1]), [0, 0, 1, 0, 2, 0, 0]);
+        assert_eq!(smooth_cycle(&[2, 1]), [0, 1, 0]);
+        assert_eq!(smooth_cycle(&[]), [] as [u32; 0]);
+    }
+
+    #[test]
+    fn equal_weights_take_turns_whatever_they_are() {
+        assert_eq!(smooth_cycle(&[1000, 1000, 1000]), [0, 1, 2]);
+        assert_eq!(smooth_cycle(&vec![7; 10_000]).len(), 10_000);
+    }
+
+    #[test]
+    fn a_cycle_that_would_be_too_long_is_rounded_and_starves_nobody() {
+        let weights: Vec<u32> = (1..=1000).collect();
+        let cycle = smooth_cycle(&weights);
+        assert!(cycle.len() <= 6000, "{}", cycle.len());
+        assert!(counts(&cycle, 1000).iter().all(|count| *count > 0));
+    }
+
+    #[test]
+    fn an_endpoint_with_twice_the_weight_is_as_busy_with_twice_the_requests() {
+        assert!(!is_less_busy((3, 2), (1, 1)) && !is_less_busy((1, 1), (3, 2)));
+        assert!(is_less_busy((2, 2), (1, 1)));
+        assert!(is_less_busy((0, 2), (0, 1)));
+    }
+
+    proptest! {
+        #[test]
+        fn shares_of_a_cycle_are_exactly_the_weights(weights in prop::collection::vec(1_u32..=1000, 1..20)) {
+            let counts = counts(&smooth_cycle(&weights), weights.len());
+            let (first, unit) = (u64::from(weights[0]), counts[0]);
+            for (weight, count) in weights.iter().zip(&counts) {
+                prop_assert_eq!(u64::from(*weight) * unit, count * first);
+            }
+        }
+
+        #[test]
+        fn no_part_of_the_cycle_is_far_from_its_share(weights in prop::collection::vec(1_u32..=20, 2..6)) {
+            let cycle = smooth_cycle(&weights);
+            let total: u32 = weights.iter().sum();
+            for (place, weight) in weights.iter().enumerate() {
+                for length in 1..=cycle.len() {
+                    let seen = cycle[..length].iter().filter(|slot| **slot as usize == place).count();
+                    let due = length as f64 * f64::from(*weight) / f64::from(total);
+                    prop_assert!((seen as f64 - due).abs() < weights.len() as f64);
+                }
+            }
+        }
+
+        #[test]
+        fn random_numbers_stay_below_their_bounds(seed: u64, a in 1_usize..5000, b in 1_usize..5000) {
+            let random = Random::new(seed);
+            for _ in 0..100 {
+                let (x, y) = random.below(a, b);
+                prop_assert!(x < a && y < b);
+            }
+        }
+    }
+
+    #[test]
+    fn random_numbers_reach_every_place_about_equally() {
+        let random = Random::new(1);
+        let mut counts = [0_u32; 8];
+        (0..80_000).for_each(|_| counts[random.below(8, 1).0] += 1);
+        assert!(counts.iter().all(|count| (9_500..10_500).contains(count)), "{counts:?}");
+    }
+}

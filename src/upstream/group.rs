@@ -1,0 +1,275 @@
+//! The upstream itself: its endpoints, kept up with names and health, and what its versions have in common.
+
+use std::collections::{BTreeSet, HashMap};
+use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use pingora_core::upstreams::peer::HttpPeer;
+use tokio::sync::{Notify, watch};
+
+use super::address::Address;
+use super::counters::{Counters, Counts, EndpointStatus};
+use super::discovery::{self, Target};
+use super::endpoint::{Endpoint, Place, State};
+use super::endpoints::{Endpoints, Rules};
+use super::health::{self, Check};
+use super::lease::{Lease, Tried, Unavailable};
+use super::retry::RetryPolicy;
+use crate::config::{self, EndpointAddress, Name, Problem};
+
+/// Work to be done in the background.
+pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A named group of endpoints.
+#[derive(Debug)]
+pub struct Upstream {
+    name: Name,
+    spec: config::Upstream,
+    retry: RetryPolicy,
+    template: HttpPeer,
+    check: Option<Arc<Check>>,
+    /// What requests read
+    endpoints: ArcSwap<Endpoints>,
+    /// What it is made from; locked by those who replace it, never by a request
+    known: Mutex<Known>,
+    /// Names without a first answer
+    unanswered: watch::Sender<BTreeSet<Target>>,
+    /// New addresses: health checks want to know
+    changed: Arc<Notify>,
+}
+
+/// What has been found out in the background.
+#[derive(Clone, Debug)]
+struct Known {
+    lineage: Arc<Lineage>,
+    resolved: HashMap<Target, Vec<SocketAddr>>,
+    /// By address, as long as anybody holds them: an address that comes back finds its requests counted
+    states: HashMap<Address, Weak<State>>,
+}
+
+/// What the successive versions of one upstream have in common.
+#[derive(Debug)]
+pub(super) struct Lineage {
+    pub(super) name: Name,
+    pub(super) counters: Counters,
+    /// Which version's tasks are at work; those of older ones end
+    at_work: AtomicU64,
+}
+
+impl Upstream {
+    /// Builds it from its configuration. Paths of problems are relative to `[upstreams.NAME]`.
+    ///
+    /// Binds nothing and starts nothing: a name has no address before [`tasks`](Self::tasks) run.
+    pub fn build(name: &Name, spec: &config::Upstream) -> Result<Self, Problem> {
+        for (index, endpoint) in spec.endpoints.iter().enumerate() {
+            if let EndpointAddress::Unix(path) = &endpoint.address {
+                super::peer::check_path(path).map_err(|why| Problem::new(format!("endpoints[{index}]"), why))?;
+            }
+        }
+        let check = spec.health.as_ref().map(|health| Check::build(health, spec)).transpose()?;
+        let lineage = Lineage { name: Arc::clone(name), counters: Counters::default(), at_work: AtomicU64::new(0) };
+        let lineage = Arc::new(lineage);
+        let known = Known { lineage: Arc::clone(&lineage), resolved: HashMap::new(), states: HashMap::new() };
+        let upstream = Self {
+            name: Arc::clone(name),
+            retry: RetryPolicy::build(&spec.retry),
+            template: super::peer::template(name, spec)?,
+            check: check.map(Arc::new),
+            endpoints: ArcSwap::from_pointee(Endpoints::new([].into(), Rules::of(spec), lineage, 0, seed())),
+            known: Mutex::new(known),
+            unanswered: watch::Sender::new(targets(spec)),
+            changed: Arc::default(),
+            spec: spec.clone(),
+        };
+        upstream.rebuild(&mut upstream.known.lock());
+        Ok(upstream)
+    }
+
+    /// Takes over what an earlier version of this upstream knows: resolved names, counts, and for each address that
+    /// is still there its health and its requests in flight. To be called before [`tasks`](Self::tasks).
+    pub fn inherit(&self, previous: &Upstream) {
+        let inherited = previous.known.lock().clone();
+        let mut known = self.known.lock();
+        *known = inherited;
+        let targets = targets(&self.spec);
+        known.resolved.retain(|target, _| targets.contains(target));
+        self.unanswered.send_modify(|unanswered| unanswered.retain(|target| !known.resolved.contains_key(target)));
+        self.rebuild(&mut known);
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// What it was built from.
+    pub fn spec(&self) -> &config::Upstream {
+        &self.spec
+    }
+
+    /// When a failed try is worth another.
+    pub fn retry(&self) -> &RetryPolicy {
+        &self.retry
+    }
+
+    /// The next endpoint for a request that has failed at those `tried`; its place is taken until the lease drops.
+    pub fn pick(&self, tried: &Tried) -> Result<Lease, Unavailable> {
+        self.endpoints.load().pick(tried, Instant::now)
+    }
+
+    /// What runs in the background for it: one task a name, and one for health checks. Each holds the upstream weakly
+    /// and ends when it is gone, or when the tasks of a version that inherited from it are at work.
+    pub fn tasks(self: &Arc<Self>) -> Vec<Task> {
+        let lineage = Arc::clone(&self.known.lock().lineage);
+        let version = lineage.at_work.fetch_add(1, Ordering::Relaxed) + 1;
+        let owner = Owner { upstream: Arc::downgrade(self), lineage, version };
+        let mut tasks: Vec<Task> = Vec::new();
+        for target in targets(&self.spec) {
+            tasks.push(Box::pin(discovery::follow(owner.clone(), target, discovery::system)));
+        }
+        if let Some(check) = &self.check {
+            tasks.push(Box::pin(health::watch(owner, Arc::clone(check))));
+        }
+        tasks
+    }
+
+    /// Waits until every name has had its first answer, or has failed to give one in time. To be awaited, with the
+    /// tasks running, before calling the first requests in.
+    pub async fn settled(&self) {
+        let mut unanswered = self.unanswered.subscribe();
+        // Too late, or nobody left to answer: then requests find out.
+        let _ = tokio::time::timeout(discovery::LOOKUP_TIMEOUT, unanswered.wait_for(BTreeSet::is_empty)).await;
+    }
+
+    /// The endpoints, for metrics and the admin side.
+    pub fn endpoints(&self) -> Vec<EndpointStatus> {
+        self.endpoints.load().all().iter().map(|endpoint| endpoint.status()).collect()
+    }
+
+    /// What was counted, since the process started.
+    pub fn counts(&self) -> Counts {
+        self.known.lock().lineage.counters.read()
+    }
+
+    pub(super) fn current(&self) -> Arc<Endpoints> {
+        self.endpoints.load_full()
+    }
+
+    pub(super) fn changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.changed)
+    }
+
+    /// A lookup ended: with these addresses, or without any, which leaves those of the answer before.
+    pub(super) fn resolved(&self, target: &Target, addresses: Option<Vec<SocketAddr>>) {
+        if let Some(addresses) = addresses {
+            let mut known = self.known.lock();
+            if known.resolved.get(target) != Some(&addresses) {
+                known.resolved.insert(target.clone(), addresses);
+                self.rebuild(&mut known);
+                self.changed.notify_one();
+            }
+        }
+        self.unanswered.send_if_modified(|unanswered| unanswered.remove(target));
+    }
+
+    /// Health has changed: the turns are laid out anew.
+    pub(super) fn lay_out_again(&self) {
+        let _writer = self.known.lock();
+        self.endpoints.store(Arc::new(self.endpoints.load().laid_out_again(seed())));
+    }
+
+    /// Replaces the endpoints by what is configured and known now.
+    fn rebuild(&self, known: &mut Known) {
+        let places = places(&self.spec, &known.resolved);
+        let all = places.into_iter().map(|place| {
+            let state = known.state_of(&place.address);
+            Arc::new(Endpoint::new(place, &self.template, self.check.is_some(), (state, Arc::clone(&known.lineage))))
+        });
+        let all: Box<[_]> = all.collect();
+        let turn = self.endpoints.load().turn();
+        let lineage = Arc::clone(&known.lineage);
+        self.endpoints.store(Arc::new(Endpoints::new(all, Rules::of(&self.spec), lineage, turn, seed())));
+        known.states.retain(|_, state| state.strong_count() > 0);
+    }
+}
+
+impl Known {
+    fn state_of(&mut self, address: &Address) -> Arc<State> {
+        if let Some(state) = self.states.get(address).and_then(Weak::upgrade) {
+            return state;
+        }
+        let state = Arc::new(State::new(Instant::now()));
+        self.states.insert(address.clone(), Arc::downgrade(&state));
+        state
+    }
+}
+
+/// How a task holds the upstream it works for.
+#[derive(Clone, Debug)]
+pub(super) struct Owner {
+    upstream: Weak<Upstream>,
+    lineage: Arc<Lineage>,
+    version: u64,
+}
+
+impl Owner {
+    /// The upstream, unless it is gone or a later version has taken over.
+    pub(super) fn upstream(&self) -> Option<Arc<Upstream>> {
+        (self.lineage.at_work.load(Ordering::Relaxed) == self.version).then(|| self.upstream.upgrade()).flatten()
+    }
+}
+
+/// Every address there is to go to, each once: an address that is written twice, or also found behind a name, has the
+/// weights of both.
+fn places(spec: &config::Upstream, resolved: &HashMap<Target, Vec<SocketAddr>>) -> Vec<Place> {
+    let mut places: Vec<Place> = Vec::new();
+    let mut seen: HashMap<Address, usize> = HashMap::new();
+    for endpoint in &spec.endpoints {
+        let (addresses, authority): (Vec<Address>, Arc<str>) = match &endpoint.address {
+            EndpointAddress::Socket(addr) => (vec![Address::from(*addr)], Address::from(*addr).to_string().into()),
+            EndpointAddress::Unix(path) => (vec![Address::Unix(path.clone())], "localhost".into()),
+            EndpointAddress::Name { host, port } => {
+                let target = Target { host: host.clone(), port: *port };
+                let addresses = resolved.get(&target).into_iter().flatten().map(|addr| Address::from(*addr)).collect();
+                (addresses, format!("{host}:{port}").into())
+            }
+        };
+        for address in addresses {
+            if let Some(place) = seen.get(&address) {
+                let place = &mut places[*place];
+                place.weight = place.weight.saturating_add(endpoint.weight);
+                continue;
+            }
+            seen.insert(address.clone(), places.len());
+            places.push(Place { address, weight: endpoint.weight.max(1), authority: Arc::clone(&authority) });
+        }
+    }
+    places
+}
+
+/// The names among the endpoints.
+fn targets(spec: &config::Upstream) -> BTreeSet<Target> {
+    let targets = spec.endpoints.iter().filter_map(|endpoint| match &endpoint.address {
+        EndpointAddress::Name { host, port } => Some(Target { host: host.clone(), port: *port }),
+        EndpointAddress::Socket(_) | EndpointAddress::Unix(_) => None,
+    });
+    targets.collect()
+}
+
+/// A number nobody can foretell.
+fn seed() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
+/// `interval`, a tenth more or less.
+pub(super) fn jittered(interval: Duration) -> Duration {
+    let per_mille = 900 + u32::try_from(seed() % 201).unwrap_or(100);
+    interval * per_mille / 1000
+}

@@ -1,0 +1,56 @@
+//! The task that checks an upstream's endpoints, round after round.
+
+use std::sync::Arc;
+
+use futures_util::stream::{self, StreamExt};
+
+use super::Check;
+use crate::upstream::endpoint::Endpoint;
+use crate::upstream::group::{Owner, jittered};
+
+/// Checks of one upstream at the same time.
+const CONCURRENT_CHECKS: usize = 32;
+
+/// Checks until the owner is gone: at once, then every interval (a little more or less, so that gateways that started
+/// together do not knock together), and new addresses as soon as they appear.
+pub(in crate::upstream) async fn watch(owner: Owner, check: Arc<Check>) {
+    let Some(changed) = owner.upstream().map(|upstream| upstream.changed()) else { return };
+    loop {
+        if !round(&owner, &check, |_| true).await {
+            return;
+        }
+        let pause = tokio::time::sleep(jittered(check.interval()));
+        tokio::pin!(pause);
+        loop {
+            tokio::select! {
+                () = &mut pause => break,
+                () = changed.notified() => {
+                    if !round(&owner, &check, |endpoint| !endpoint.was_checked()).await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Checks those endpoints that `wants` names; false when there is nobody to check for.
+async fn round(owner: &Owner, check: &Check, wants: impl Fn(&Endpoint) -> bool) -> bool {
+    let Some(upstream) = owner.upstream() else { return false };
+    let endpoints = upstream.current();
+    // Only the endpoints are held while a slow one is waited for, never the upstream.
+    drop(upstream);
+    let wanted = endpoints.all().iter().filter(|endpoint| wants(endpoint));
+    stream::iter(wanted)
+        .for_each_concurrent(CONCURRENT_CHECKS, async |endpoint| {
+            let result = check.run(endpoint).await;
+            // A version that has been replaced has no say any more.
+            if let Some(upstream) = owner.upstream() {
+                if endpoint.checked(result.as_ref().map(|()| ()).map_err(String::as_str), check.thresholds()) {
+                    upstream.lay_out_again();
+                }
+            }
+        })
+        .await;
+    true
+}
