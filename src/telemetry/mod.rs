@@ -1,1 +1,14 @@
-//! What an operator can see: metrics and the access log.
+//! What an operator can see: metrics, the access log, and the program's own log.
+
+mod access_log;
+mod format;
+mod log;
+mod metrics;
+mod record;
+mod scrape;
+
+pub use access_log::AccessLog;
+pub use log::start_log;
+pub use metrics::{InFlight, ListenerMetrics, Metrics, OpenConnection, RouteMetrics};
+pub use record::{Record, TlsRecord};
+pub use scrape::Scrape;

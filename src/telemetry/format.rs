@@ -1,0 +1,288 @@
+//! From a record to a line. Every line of the JSON format is one object, whatever a client sent.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::io::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use http::{HeaderValue, Version};
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+
+use super::Record;
+
+/// Query parameters whose values are never written.
+const SECRET_PARAMETERS: &[&str] = &[
+    "access_token",
+    "api_key",
+    "apikey",
+    "auth",
+    "client_secret",
+    "code",
+    "key",
+    "password",
+    "secret",
+    "sig",
+    "token",
+];
+
+/// Appends `record` as one line of JSON.
+pub(super) fn json(line: &mut Vec<u8>, record: &Record) {
+    // Writing to memory does not fail, and every field serialises.
+    let _ = serde_json::to_writer(&mut *line, record);
+    line.push(b'\n');
+}
+
+impl Serialize for Record {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("ts", &timestamp(self.received))?;
+        map.serialize_entry("request_id", self.request_id.as_str())?;
+        map.serialize_entry("client_ip", &self.client)?;
+        map.serialize_entry("peer_ip", &self.peer)?;
+        map.serialize_entry("listener", &*self.listener)?;
+        if let Some(tls) = &self.tls {
+            map.serialize_entry("tls_version", tls.version)?;
+            map.serialize_entry("tls_cipher", tls.cipher)?;
+            optional(&mut map, "tls_sni", tls.sni.as_deref())?;
+        }
+        map.serialize_entry("method", self.method.as_str())?;
+        map.serialize_entry("scheme", if self.tls.is_some() { "https" } else { "http" })?;
+        map.serialize_entry("host", &self.host)?;
+        map.serialize_entry("path", &self.path)?;
+        optional(&mut map, "query", self.query.as_deref().map(redacted))?;
+        map.serialize_entry("proto", protocol(self.version))?;
+        map.serialize_entry("status", &self.status.as_u16())?;
+        map.serialize_entry("bytes_in", &self.bytes_in)?;
+        map.serialize_entry("bytes_out", &self.bytes_out)?;
+        map.serialize_entry("duration_ms", &milliseconds(self.duration))?;
+        optional(&mut map, "first_byte_ms", self.first_byte.map(milliseconds))?;
+        optional(&mut map, "route", self.route.as_deref())?;
+        optional(&mut map, "upstream", self.upstream.as_deref())?;
+        optional(&mut map, "endpoint", self.endpoint.as_deref())?;
+        map.serialize_entry("attempts", &self.attempts)?;
+        optional(&mut map, "reason", self.reason)?;
+        optional(&mut map, "auth", self.auth.as_deref())?;
+        optional(&mut map, "user_agent", self.user_agent.as_ref().map(text))?;
+        map.serialize_entry("config_generation", &self.generation)?;
+        for (name, value) in &self.extra {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+fn optional<M: SerializeMap, T: Serialize>(map: &mut M, name: &str, value: Option<T>) -> Result<(), M::Error> {
+    value.map_or(Ok(()), |value| map.serialize_entry(name, &value))
+}
+
+/// Appends `record` in the combined format of the NCSA servers.
+pub(super) fn combined(line: &mut Vec<u8>, record: &Record) {
+    let user = record.extra.iter().find(|(name, _)| name == "auth.subject").map_or("-", |(_, subject)| subject);
+    let query = record.query.as_deref().map_or(String::new(), |query| format!("?{}", redacted(query)));
+    // Writing to memory does not fail.
+    let _ = writeln!(
+        line,
+        "{} - {} [{}] \"{} {}{} {}\" {} {} \"{}\" \"{}\"",
+        record.client,
+        escaped(user),
+        common_time(record.received),
+        record.method,
+        escaped(&record.path),
+        escaped(&query),
+        protocol(record.version),
+        record.status.as_u16(),
+        record.bytes_out,
+        quoted(record.referer.as_ref()),
+        quoted(record.user_agent.as_ref()),
+    );
+}
+
+fn quoted(value: Option<&HeaderValue>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| escaped(&text(value)))
+}
+
+/// A value without quotes, backslashes and control characters.
+fn escaped(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    for character in value.chars() {
+        match character {
+            '"' | '\\' => text.extend(['\\', character]),
+            _ if character.is_control() => {
+                let _ = write!(text, "\\x{:02x}", u32::from(character));
+            }
+            _ => text.push(character),
+        }
+    }
+    text
+}
+
+fn text(value: &HeaderValue) -> Cow<'_, str> {
+    String::from_utf8_lossy(value.as_bytes())
+}
+
+/// The query with the values of parameters that carry secrets masked.
+fn redacted(query: &str) -> Cow<'_, str> {
+    let is_secret = |pair: &str| {
+        let name = pair.split('=').next().unwrap_or("");
+        let name = percent_encoding::percent_decode_str(name).decode_utf8_lossy();
+        SECRET_PARAMETERS.iter().any(|secret| name.eq_ignore_ascii_case(secret))
+    };
+    if !query.split('&').any(is_secret) {
+        return Cow::Borrowed(query);
+    }
+    let pairs = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((name, _)) if is_secret(pair) => format!("{name}=***"),
+        _ => pair.to_owned(),
+    });
+    Cow::Owned(pairs.collect::<Vec<_>>().join("&"))
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2.0",
+        _ => "HTTP/1.1",
+    }
+}
+
+fn milliseconds(duration: std::time::Duration) -> f64 {
+    duration.as_micros() as f64 / 1000.0
+}
+
+/// RFC 3339, UTC, with microseconds.
+fn timestamp(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let Date { year, month, day, hour, minute, second } = Date::of(since.as_secs());
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:06}Z", since.subsec_micros())
+}
+
+/// `10/Oct/2000:13:55:36 +0000`
+fn common_time(time: SystemTime) -> String {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let Date { year, month, day, hour, minute, second } = Date::of(since.as_secs());
+    let month = MONTHS.get(month as usize - 1).copied().unwrap_or("-");
+    format!("{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000")
+}
+
+/// A moment in the Gregorian calendar, UTC.
+struct Date {
+    year: u64,
+    month: u64,
+    day: u64,
+    hour: u64,
+    minute: u64,
+    second: u64,
+}
+
+impl Date {
+    /// Days are counted in eras of 400 years that begin on 1 March, so that the leap day ends its year.
+    fn of(seconds: u64) -> Self {
+        let days = seconds / 86_400 + 719_468;
+        let (era, day_of_era) = (days / 146_097, days % 146_097);
+        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let shifted_month = (5 * day_of_year + 2) / 153;
+        let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+        Self {
+            year: era * 400 + year_of_era + u64::from(month <= 2),
+            month,
+            day: day_of_year - (153 * shifted_month + 2) / 5 + 1,
+            hour: seconds / 3_600 % 24,
+            minute: seconds / 60 % 60,
+            second: seconds % 60,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use http::{Method, StatusCode};
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::http::RequestId;
+
+    pub(in crate::telemetry) fn record(path: &str) -> Record {
+        Record {
+            received: UNIX_EPOCH + Duration::from_micros(951_826_496_000_007),
+            request_id: RequestId::accept(b"id-1").expect("sane"),
+            client: Ipv4Addr::LOCALHOST.into(),
+            peer: Ipv4Addr::LOCALHOST.into(),
+            listener: "http".into(),
+            tls: None,
+            method: Method::GET,
+            host: "h".into(),
+            path: path.into(),
+            query: None,
+            version: Version::HTTP_11,
+            status: StatusCode::OK,
+            bytes_in: 0,
+            bytes_out: 5,
+            duration: Duration::from_micros(1500),
+            first_byte: None,
+            route: Some("r".into()),
+            upstream: None,
+            endpoint: None,
+            attempts: 1,
+            reason: None,
+            auth: None,
+            user_agent: None,
+            referer: None,
+            generation: 1,
+            extra: Vec::new(),
+        }
+    }
+
+    fn line(record: &Record) -> Value {
+        let mut line = Vec::new();
+        json(&mut line, record);
+        assert_eq!(line.iter().filter(|&&byte| byte == b'\n').count(), 1);
+        serde_json::from_slice(&line).expect("one object")
+    }
+
+    #[test]
+    fn a_line_tells_what_happened() {
+        let value = line(&record("/a"));
+        assert_eq!(value["ts"], "2000-02-29T12:14:56.000007Z");
+        assert_eq!(value["duration_ms"], 1.5);
+        assert_eq!(value["status"], 200);
+        assert!(value.get("reason").is_none());
+    }
+
+    #[test]
+    fn secrets_in_a_query_are_masked() {
+        let mut record = record("/a");
+        record.query = Some("a=1&access_token=hunter2&%74oken=x&b".into());
+        assert_eq!(line(&record)["query"], "a=1&access_token=***&%74oken=***&b");
+    }
+
+    #[test]
+    fn the_combined_format_is_what_log_tools_expect() {
+        let mut record = record("/a");
+        record.user_agent = Some(HeaderValue::from_static("curl \"x\""));
+        let mut text = Vec::new();
+        combined(&mut text, &record);
+        assert_eq!(
+            String::from_utf8(text).expect("UTF-8"),
+            "127.0.0.1 - - [29/Feb/2000:12:14:56 +0000] \"GET /a HTTP/1.1\" 200 5 \"-\" \"curl \\\"x\\\"\"\n"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_client_sends_a_line_is_one_object(path in "\\PC*", agent in proptest::collection::vec(32u8..=255, 0..40)) {
+            let mut record = record(&path);
+            record.user_agent = HeaderValue::from_bytes(&agent).ok();
+            prop_assert_eq!(&line(&record)["path"], &Value::String(path));
+            let mut text = Vec::new();
+            combined(&mut text, &record);
+            prop_assert_eq!(text.iter().filter(|&&byte| byte == b'\n').count(), 1);
+        }
+    }
+}

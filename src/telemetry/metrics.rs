@@ -1,0 +1,287 @@
+//! What is counted per request, with every counter found when the snapshot is built.
+//!
+//! Labels are names from the configuration, methods of a closed list and status codes: nothing a client sends can
+//! make a new series. A series appears with its first count, so that a route does not begin with hundreds of zeros.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+use super::Scrape;
+use crate::config::Name;
+use crate::http::Reason;
+
+/// Route label of requests that no route took.
+const NO_ROUTE: &str = "_none";
+/// Seconds, as OpenTelemetry's conventions for HTTP have them.
+const BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+/// Methods that are told apart; any other is `_other`.
+const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "_other"];
+/// Status codes from 100 to 599.
+const CODES: usize = 500;
+
+/// All metrics of the process, in a registry of their own.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    in_flight: IntGaugeVec,
+    refused: IntCounterVec,
+    connections: IntGaugeVec,
+    accepted: IntCounterVec,
+    reloads: IntCounterVec,
+    upgrades: IntCounterVec,
+}
+
+impl Metrics {
+    /// Nothing counted yet.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let counters = IntCounterVec::new(Opts::new(name, help), labels).expect("a valid name");
+            registry.register(Box::new(counters.clone())).expect("registered once");
+            counters
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            let gauges = IntGaugeVec::new(Opts::new(name, help), labels).expect("a valid name");
+            registry.register(Box::new(gauges.clone())).expect("registered once");
+            gauges
+        };
+        let duration = HistogramOpts::new(
+            "tollgate_http_request_duration_seconds",
+            "From the end of a request's head to the end of its response.",
+        )
+        .buckets(BUCKETS.to_vec());
+        let duration = HistogramVec::new(duration, &["route"]).expect("a valid name");
+        registry.register(Box::new(duration.clone())).expect("registered once");
+        let metrics = Self {
+            requests: counters(
+                "tollgate_http_requests_total",
+                "Requests answered, by us or by an upstream.",
+                &["listener", "route", "method", "code"],
+            ),
+            in_flight: gauges("tollgate_http_requests_in_flight", "Requests not yet answered.", &["route"]),
+            refused: counters(
+                "tollgate_refused_total",
+                "Requests and connections that we answered or ended ourselves.",
+                &["listener", "reason"],
+            ),
+            connections: gauges("tollgate_connections", "Open client connections.", &["listener"]),
+            accepted: counters(
+                "tollgate_connections_total",
+                "Client connections accepted, and failures to accept.",
+                &["listener", "result"],
+            ),
+            reloads: counters("tollgate_config_reloads_total", "Reloads of the configuration.", &["result"]),
+            upgrades: counters("tollgate_upgrades_total", "Hand-overs to a successor.", &["result"]),
+            duration,
+            registry,
+        };
+        metrics.register_process();
+        metrics
+    }
+
+    fn register_process(&self) {
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        self.registry.register(Box::new(process)).expect("registered once");
+        let info =
+            Opts::new("tollgate_build_info", "The running version.").const_label("version", env!("CARGO_PKG_VERSION"));
+        let info = IntGauge::with_opts(info).expect("a valid name");
+        info.set(1);
+        self.registry.register(Box::new(info)).expect("registered once");
+    }
+
+    /// The counters of one listener.
+    pub fn listener(&self, name: &Name) -> ListenerMetrics {
+        ListenerMetrics {
+            listener: name.clone(),
+            refused: self.refused.clone(),
+            open: self.connections.with_label_values(&[&**name]),
+            accepted: self.accepted.with_label_values(&[&**name, "accepted"]),
+            failed: self.accepted.with_label_values(&[&**name, "failed"]),
+        }
+    }
+
+    /// The counters of one route, for each listener it may be reached by.
+    pub fn route<'a>(&self, listeners: impl Iterator<Item = &'a Name>, route: &Name) -> RouteMetrics {
+        RouteMetrics {
+            route: route.clone(),
+            in_flight: self.in_flight.with_label_values(&[&**route]),
+            duration: self.duration.with_label_values(&[&**route]),
+            requests: self.requests.clone(),
+            children: listeners.map(|listener| (listener.clone(), Children::new())).collect(),
+        }
+    }
+
+    /// The counters of requests that no route took.
+    pub fn unrouted<'a>(&self, listeners: impl Iterator<Item = &'a Name>) -> RouteMetrics {
+        self.route(listeners, &Name::from(NO_ROUTE))
+    }
+
+    /// A request that we answered ourselves.
+    pub fn refuse(&self, listener: &Name, reason: Reason) {
+        self.refused.with_label_values(&[&**listener, reason.name()]).inc();
+    }
+
+    /// A reload came to its end.
+    pub fn reloaded(&self, succeeded: bool) {
+        self.reloads.with_label_values(&[outcome(succeeded)]).inc();
+    }
+
+    /// A hand-over came to its end.
+    pub fn upgraded(&self, succeeded: bool) {
+        self.upgrades.with_label_values(&[outcome(succeeded)]).inc();
+    }
+
+    /// Everything in Prometheus' text format; `add` brings what other rooms keep themselves.
+    pub fn render(&self, add: impl FnOnce(&mut Scrape)) -> String {
+        let mut scrape = Scrape::new(self.registry.gather());
+        add(&mut scrape);
+        scrape.text()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn outcome(succeeded: bool) -> &'static str {
+    if succeeded { "success" } else { "failure" }
+}
+
+/// What is counted at one listener.
+#[derive(Clone, Debug)]
+pub struct ListenerMetrics {
+    listener: Name,
+    refused: IntCounterVec,
+    open: IntGauge,
+    accepted: IntCounter,
+    failed: IntCounter,
+}
+
+/// Counts as an open connection until dropped.
+#[derive(Debug)]
+pub struct OpenConnection(IntGauge);
+
+impl ListenerMetrics {
+    /// A connection or a request that ends before it has a route.
+    pub fn refuse(&self, reason: Reason) {
+        self.refused.with_label_values(&[&*self.listener, reason.name()]).inc();
+    }
+
+    /// A connection was accepted.
+    pub fn connection(&self) -> OpenConnection {
+        self.accepted.inc();
+        self.open.inc();
+        OpenConnection(self.open.clone())
+    }
+
+    /// Accepting failed for want of a resource.
+    pub fn accept_failed(&self) {
+        self.failed.inc();
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// What is counted for one route.
+#[derive(Debug)]
+pub struct RouteMetrics {
+    route: Name,
+    in_flight: IntGauge,
+    duration: Histogram,
+    requests: IntCounterVec,
+    children: Vec<(Name, Children)>,
+}
+
+/// One counter a method and status, made when it is first counted.
+#[derive(Debug)]
+struct Children(Box<[[OnceLock<IntCounter>; METHODS.len()]]>);
+
+impl Children {
+    fn new() -> Self {
+        Self((0..CODES).map(|_| Default::default()).collect())
+    }
+}
+
+/// Counts as a request in flight until dropped.
+#[derive(Debug)]
+pub struct InFlight(IntGauge);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl RouteMetrics {
+    /// A request begins.
+    pub fn start(&self) -> InFlight {
+        self.in_flight.inc();
+        InFlight(self.in_flight.clone())
+    }
+
+    /// A request ended with this status after this time.
+    pub fn finish(&self, listener: &Name, method: &Method, status: StatusCode, duration: Duration) {
+        self.duration.observe(duration.as_secs_f64());
+        let method = METHODS.iter().position(|name| *name == method.as_str()).unwrap_or(METHODS.len() - 1);
+        let code = usize::from(status.as_u16()).saturating_sub(100).min(CODES - 1);
+        let Some((_, children)) = self.children.iter().find(|(name, _)| name == listener) else {
+            return;
+        };
+        let child = children.0[code][method].get_or_init(|| {
+            self.requests.with_label_values(&[&**listener, &*self.route, METHODS[method], status.as_str()])
+        });
+        child.inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_counted_by_listener_route_method_and_code() {
+        let metrics = Metrics::new();
+        let (http, route) = (Name::from("http"), Name::from("orders"));
+        let counters = metrics.route(std::iter::once(&http), &route);
+        let in_flight = counters.start();
+        let text = metrics.render(|_| {});
+        assert!(text.contains("tollgate_http_requests_in_flight{route=\"orders\"} 1"), "{text}");
+        assert!(!text.contains("tollgate_http_requests_total{"), "a series appears with its first count");
+        drop(in_flight);
+        let brew = Method::from_bytes(b"BREW").expect("a token");
+        counters.finish(&http, &Method::GET, StatusCode::OK, Duration::from_millis(3));
+        counters.finish(&http, &brew, StatusCode::IM_A_TEAPOT, Duration::from_millis(3));
+        let text = metrics.render(|_| {});
+        for line in [
+            "tollgate_http_requests_in_flight{route=\"orders\"} 0",
+            "tollgate_http_requests_total{code=\"200\",listener=\"http\",method=\"GET\",route=\"orders\"} 1",
+            "tollgate_http_requests_total{code=\"418\",listener=\"http\",method=\"_other\",route=\"orders\"} 1",
+            "tollgate_http_request_duration_seconds_bucket{route=\"orders\",le=\"0.005\"} 2",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+    }
+
+    #[test]
+    fn an_open_connection_is_counted_until_it_is_dropped() {
+        let metrics = Metrics::new();
+        let listener = metrics.listener(&"http".into());
+        let open = listener.connection();
+        assert!(metrics.render(|_| {}).contains("tollgate_connections{listener=\"http\"} 1"));
+        drop(open);
+        assert!(metrics.render(|_| {}).contains("tollgate_connections{listener=\"http\"} 0"));
+    }
+}
