@@ -1,1 +1,5 @@
-//! Changing the truth while it runs: reload, hand-over, signals, drain.
+//! Changing the truth while it runs: reload, hand-over, drain.
+
+mod drain;
+
+pub use drain::{ConnectionGuard, Drain, Phase};
