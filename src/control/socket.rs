@@ -41,7 +41,7 @@ pub(super) struct Command {
 
 /// Passes requests on until a successor listens in our place.
 pub(super) async fn serve(socket: OwnedFd, commands: mpsc::Sender<Command>, drain: Drain) {
-    let socket = match AsyncFd::new(socket) {
+    let socket = match AsyncFd::register(socket) {
         Ok(socket) => socket,
         Err(error) => {
             log::error!("the control socket cannot be used: {error}");
