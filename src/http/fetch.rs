@@ -151,3 +151,144 @@ fn chain(error: &dyn Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+    use rustls::ServerConfig;
+    use rustls::pki_types::PrivateKeyDer;
+    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits { timeout: Duration::from_secs(20), max_bytes: 100 };
+
+    async fn bound() -> (TcpListener, u16) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let port = listener.local_addr().expect("bound").port();
+        (listener, port)
+    }
+
+    /// Reads a head and answers with these bytes.
+    async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, bytes: &str) -> String {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.expect("a head"));
+        }
+        // A client that has read enough may be gone.
+        let _ = stream.write_all(bytes.as_bytes()).await;
+        let _ = stream.shutdown().await;
+        String::from_utf8(head).expect("text")
+    }
+
+    /// One exchange over plain TCP: the head that was sent, and what came of it.
+    async fn exchanged(bytes: &str, limits: Limits) -> (String, Result<Fetched, FetchError>) {
+        let (listener, port) = bound().await;
+        let uri: Uri = format!("http://127.0.0.1:{port}/x?y").parse().expect("a URI");
+        let serve = async { answer(listener.accept().await.expect("a client").0, bytes).await };
+        tokio::join!(serve, fetch(&uri, limits))
+    }
+
+    #[tokio::test]
+    async fn a_response_is_handed_over_whole_and_whatever_its_status() {
+        let (head, fetched) =
+            exchanged("HTTP/1.1 404 Not Found\r\nX-A: b\r\nContent-Length: 2\r\n\r\nok", LIMITS).await;
+        let fetched = fetched.expect("a response");
+        assert_eq!((fetched.status, &*fetched.body), (StatusCode::NOT_FOUND, &b"ok"[..]));
+        assert_eq!(fetched.headers["x-a"], "b");
+        assert!(head.starts_with("GET /x?y HTTP/1.1\r\n"), "{head}");
+        assert!(head.contains("user-agent: tollgate\r\n"), "{head}");
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_a_response_like_any_other() {
+        let (listener, port) = bound().await;
+        let elsewhere =
+            format!("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:{port}/\r\nContent-Length: 0\r\n\r\n");
+        let (_, fetched) = exchanged(&elsewhere, LIMITS).await;
+        assert_eq!(fetched.expect("a response").status, StatusCode::FOUND);
+        tokio::time::timeout(Duration::from_millis(50), listener.accept()).await.map(drop).expect_err("nobody comes");
+    }
+
+    #[tokio::test]
+    async fn a_body_may_be_as_long_as_the_limit_and_no_longer() {
+        let of = |length: usize| format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{}", "x".repeat(length));
+        assert_eq!(exchanged(&of(100), LIMITS).await.1.expect("a response").body.len(), 100);
+        assert!(matches!(exchanged(&of(101), LIMITS).await.1, Err(FetchError::TooLarge)));
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n65\r\n".to_owned()
+            + &"x".repeat(101)
+            + "\r\n0\r\n\r\n";
+        assert!(matches!(exchanged(&chunked, LIMITS).await.1, Err(FetchError::TooLarge)));
+    }
+
+    #[tokio::test]
+    async fn a_head_without_end_is_cut_off() {
+        let endless = format!("HTTP/1.1 200 OK\r\nX-A: {}", "x".repeat(1 << 20));
+        assert!(matches!(exchanged(&endless, LIMITS).await.1, Err(FetchError::Broken(_))));
+    }
+
+    #[tokio::test]
+    async fn silence_is_not_waited_for() {
+        let (listener, port) = bound().await;
+        let uri: Uri = format!("http://127.0.0.1:{port}/").parse().expect("a URI");
+        let limits = Limits { timeout: Duration::from_millis(50), ..LIMITS };
+        assert!(matches!(fetch(&uri, limits).await, Err(FetchError::TimedOut)));
+        drop(listener);
+        assert!(matches!(fetch(&uri, LIMITS).await, Err(FetchError::Unreachable(_))));
+    }
+
+    #[tokio::test]
+    async fn plain_http_goes_nowhere_but_to_this_machine() {
+        for uri in [
+            "http://id.example.com/",
+            "http://10.0.0.1/",
+            "http://0.0.0.0/",
+            "http://127.0.0.1.example.com/",
+            "http://localhost.example.com/",
+            "http://127.0.0.1@example.com/",
+            "http://[2001:db8::1]/",
+            "ftp://127.0.0.1/",
+            "/jwks.json",
+        ] {
+            let uri: Uri = uri.parse().expect("a URI");
+            assert!(matches!(fetch(&uri, LIMITS).await, Err(FetchError::Forbidden)), "{uri}");
+        }
+        for uri in ["http://127.9.9.9/", "http://[::1]:80/", "http://LocalHost/", "http://[::ffff:127.0.0.1]/"] {
+            assert!(is_loopback(&uri.parse().expect("a URI")), "{uri}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_is_trusted_for_its_certificate_and_its_name() {
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("made");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], PrivateKeyDer::Pkcs8(signing_key.serialize_der().into()))
+            .expect("a certificate with its key");
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let (listener, port) = bound().await;
+        let serve = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                // A client that does not trust us ends the handshake.
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    answer(stream, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+                }
+            }
+        });
+        let mut known = RootCertStore::empty();
+        known.add(cert.der().clone()).expect("a certificate");
+        let uri = |host: &str| format!("https://{host}:{port}/").parse::<Uri>().expect("a URI");
+        let fetched = over_tls(&uri("127.0.0.1"), LIMITS, known.clone()).await.expect("trusted");
+        assert_eq!(fetched.body, "ok");
+        for (host, roots) in [("127.0.0.1", RootCertStore::empty()), ("localhost", known)] {
+            let fetched = over_tls(&uri(host), LIMITS, roots).await;
+            assert!(matches!(fetched, Err(FetchError::Unreachable(_))), "{host}: {fetched:?}");
+        }
+        serve.abort();
+    }
+}

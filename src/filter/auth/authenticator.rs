@@ -14,8 +14,6 @@ use super::verify::Verifier;
 use super::{Refused, Task};
 use crate::config::{self, Jwt, Name, Problem, TokenSource};
 
-/// How long the first keys are waited for before requests are called in.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// More would keep expired tokens alive rather than bridge clocks that differ.
 const MAX_LEEWAY: Duration = Duration::from_secs(10 * 60);
 
@@ -87,7 +85,7 @@ impl Authenticator {
     /// requests in.
     pub async fn settled(&self) {
         if let Some(remote) = self.lineage().keyring.source() {
-            remote.first(SETTLE_TIMEOUT).await;
+            remote.first().await;
         }
     }
 

@@ -139,7 +139,7 @@ impl Cache {
         lifetime: Lifetime,
         claims: &Arc<Map<String, Value>>,
     ) {
-        let weight = ENTRY_BYTES + members_weight(claims);
+        let weight = ENTRY_BYTES + weight(claims);
         if weight > self.half.bytes {
             return;
         }
@@ -177,19 +177,145 @@ impl Entry {
     }
 }
 
-/// About what a value takes in memory. JSON is far smaller as text: `[0,0,0]` is seven bytes there and a hundred here.
-fn weight(value: &Value) -> usize {
-    size_of::<Value>()
-        + match value {
-            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
-            Value::String(text) => text.len(),
-            Value::Array(items) => items.iter().map(weight).sum(),
-            Value::Object(members) => members_weight(members),
-        }
+/// What the members of an object take in memory, about. As text JSON is far smaller: `[0,0,0]` is seven bytes there and
+/// a hundred here.
+fn weight(members: &Map<String, Value>) -> usize {
+    // A node of the tree has room for eleven members and is at least half full.
+    let node = 11 * (size_of::<String>() + size_of::<Value>()) + 24;
+    members.len().div_ceil(5) * node + members.iter().map(|(name, value)| name.len() + behind(value)).sum::<usize>()
 }
 
-fn members_weight(members: &Map<String, Value>) -> usize {
-    // A tree's node has room for eleven members, however few there are.
-    let spare = if members.is_empty() { 0 } else { 11 * (size_of::<String>() + size_of::<Value>()) };
-    spare + members.iter().map(|(name, value)| size_of::<String>() + name.len() + weight(value)).sum::<usize>()
+/// What a value takes besides its own place.
+fn behind(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(|item| size_of::<Value>() + behind(item)).sum(),
+        Value::Object(members) => weight(members),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn claims(value: Value) -> Arc<Map<String, Value>> {
+        let Value::Object(claims) = value else { unreachable!("an object was written") };
+        Arc::new(claims)
+    }
+
+    fn subject(cache: &Cache, token: &str, generation: u64, wall: SystemTime) -> Option<Result<String, Refused>> {
+        let found = cache.find(Fingerprint::of(token), generation, wall)?;
+        Some(found.map(|claims| claims["sub"].as_str().expect("a subject").to_owned()))
+    }
+
+    fn bytes(cache: &Cache) -> usize {
+        let weigh = |table: &Table| table.values().map(|entry| entry.weight).sum::<usize>();
+        cache.shards.iter().map(|shard| shard.lock()).map(|shard| weigh(&shard.young) + weigh(&shard.old)).sum()
+    }
+
+    #[test]
+    fn a_fingerprint_is_the_sha_256_of_the_whole_token() {
+        let hex: String = Fingerprint::of("abc").0.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+
+    #[test]
+    fn however_many_tokens_come_their_number_and_weight_are_bounded() {
+        let (entries, most) = (SHARDS * 8, SHARDS * 64 * 1024);
+        let cache = Cache::with_room_for(entries, most);
+        for index in 0..20 * entries {
+            let claims = claims(json!({"sub": "x".repeat(index % 3000)}));
+            cache.remember(Fingerprint::of(&index.to_string()), 1, Lifetime::between(0, 10), &claims);
+            if index % 100 == 0 {
+                assert!(cache.len() <= entries && bytes(&cache) <= most, "{} {}", cache.len(), bytes(&cache));
+            }
+        }
+        assert!(cache.len() > entries / 4, "and it is not empty for that: {}", cache.len());
+    }
+
+    #[test]
+    fn a_token_that_weighs_too_much_is_not_remembered() {
+        let cache = Cache::with_room_for(SHARDS * 8, SHARDS * 2 * 1000);
+        let token = Fingerprint::of("a");
+        cache.remember(token, 1, Lifetime::between(0, 10), &claims(json!({"list": vec![0; 100]})));
+        assert_eq!(cache.len(), 0, "201 bytes of JSON, but three thousand of memory");
+        cache.remember(token, 1, Lifetime::between(0, 10), &claims(json!({"list": [0]})));
+        assert_eq!(cache.len(), 1);
+    }
+
+    #[test]
+    fn a_token_in_use_outlives_those_that_are_not() {
+        let cache = Cache::with_room_for(SHARDS * 16, MAX_BYTES);
+        let remember = |token: &str| {
+            cache.remember(Fingerprint::of(token), 1, Lifetime::between(0, 10), &claims(json!({"sub": token})));
+        };
+        remember("used");
+        remember("idle");
+        for index in 0..SHARDS * 200 {
+            remember(&index.to_string());
+            assert_eq!(subject(&cache, "used", 1, at(5)), Some(Ok("used".to_owned())), "after {index}");
+        }
+        assert_eq!(subject(&cache, "idle", 1, at(5)), None);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Remember { token: u8, generation: u64, begins: u64, ends: u64 },
+        Find { token: u8, generation: u64, now: u64 },
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let remember = (0u8..12, 1u64..4, 0u64..20, 0u64..20)
+            .prop_map(|(token, generation, begins, ends)| Step::Remember { token, generation, begins, ends });
+        let find =
+            (0u8..12, 1u64..4, 0u64..20).prop_map(|(token, generation, now)| Step::Find { token, generation, now });
+        proptest::collection::vec(prop_oneof![remember, find], 1..200)
+    }
+
+    proptest! {
+        /// It may forget; but what it says was said of this very token, by this generation of keys, and is true now.
+        #[test]
+        fn it_never_answers_for_another_token_generation_or_time(steps in steps(), entries in 1usize..4) {
+            let cache = Cache::with_room_for(entries * 2 * SHARDS, MAX_BYTES);
+            let mut last = HashMap::new();
+            for step in steps {
+                match step {
+                    Step::Remember { token, generation, begins, ends } => {
+                        let name = format!("token {token}");
+                        let claims = claims(json!({"sub": name, "generation": generation}));
+                        cache.remember(Fingerprint::of(&name), generation, Lifetime::between(begins, ends), &claims);
+                        last.insert(token, (generation, begins, ends));
+                    }
+                    Step::Find { token, generation, now } => {
+                        let name = format!("token {token}");
+                        match (cache.find(Fingerprint::of(&name), generation, at(now)), last.get(&token)) {
+                            (None, _) => {}
+                            (Some(_), None) => prop_assert!(false, "never remembered"),
+                            (Some(answer), Some((verified_by, begins, ends))) => {
+                                prop_assert_eq!(generation, *verified_by);
+                                prop_assert_eq!(answer.is_ok(), (*begins..*ends).contains(&now));
+                                if now >= *ends {
+                                    prop_assert_eq!(answer.as_ref().err(), Some(&Refused::Expired));
+                                }
+                                if let Ok(claims) = answer {
+                                    prop_assert_eq!(&claims["sub"], &Value::from(name));
+                                    prop_assert_eq!(&claims["generation"], &Value::from(generation));
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
 }

@@ -129,3 +129,130 @@ pub fn without_query(query: &str, name: &str) -> Option<String> {
     let left = kept.join("&");
     (!left.is_empty()).then_some(left)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use http::{HeaderMap, HeaderName, Method};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn found(headers: &[(&'static str, &str)], query: Option<&str>, sources: &[TokenSource]) -> Option<String> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            let value = HeaderValue::from_bytes(value.as_bytes()).expect("a header's value");
+            map.append(HeaderName::from_static(name), value);
+        }
+        let request = Request {
+            method: &Method::GET,
+            host: "api.example.com",
+            path: "/",
+            query,
+            headers: &map,
+            client: Ipv4Addr::LOCALHOST.into(),
+            route: "",
+        };
+        match find(&request, sources) {
+            Carried::Nothing => None,
+            Carried::One { token, .. } => Some(token.into_owned()),
+            Carried::Several => Some("several".into()),
+        }
+    }
+
+    fn cookie_of(headers: &[&str]) -> Option<String> {
+        let headers: Vec<_> = headers.iter().map(|value| ("cookie", *value)).collect();
+        found(&headers, None, &[TokenSource::Cookie("t".into())])
+    }
+
+    fn parameter_of(query: &str) -> Option<String> {
+        found(&[], Some(query), &[TokenSource::Query("to ken".into())])
+    }
+
+    #[test]
+    fn a_cookie_is_found_among_others_with_or_without_quotes() {
+        for header in ["t=abc", "a=1; t=abc; b=2", "a=1;t=\"abc\"", " t = abc ", "xt=1; t=abc; T=2"] {
+            assert_eq!(cookie_of(&[header]).as_deref(), Some("abc"), "{header}");
+        }
+        assert_eq!(cookie_of(&["a=1", "t=abc"]).as_deref(), Some("abc"));
+        assert_eq!(cookie_of(&["t=abc", "t=abc"]).as_deref(), Some("several"));
+        assert_eq!(cookie_of(&["t=abc; t=def"]).as_deref(), Some("several"));
+        assert_eq!(cookie_of(&["t; T=1; xt=2; t=; \u{e4}=\u{e4}"]), None);
+    }
+
+    #[test]
+    fn a_parameter_is_found_however_its_name_is_encoded() {
+        for query in ["to+ken=abc", "a=1&to%20ken=abc", "%74o%20%6bEn=1&%74o%20%6ben=%61bc"] {
+            assert_eq!(parameter_of(query).as_deref(), Some("abc"), "{query}");
+        }
+        assert_eq!(parameter_of("to+ken=abc&to%20ken=def").as_deref(), Some("several"));
+        for query in ["", "to+ken", "to+ken=&to+ken=", "To+ken=abc", "to%2520ken=abc", "x=to+ken=abc"] {
+            assert_eq!(parameter_of(query), None, "{query}");
+        }
+        assert_eq!(parameter_of("to+ken=a=b").as_deref(), Some("a=b"));
+    }
+
+    #[test]
+    fn a_header_of_its_own_is_taken_whole() {
+        let sources = [TokenSource::Header(HeaderName::from_static("x-token"))];
+        assert_eq!(found(&[("x-token", "Bearer abc")], None, &sources).as_deref(), Some("Bearer abc"));
+        assert_eq!(found(&[("x-token", "abc"), ("x-token", "abc")], None, &sources).as_deref(), Some("several"));
+        assert_eq!(found(&[("x-token", "")], None, &sources), None);
+    }
+
+    #[test]
+    fn a_cookie_is_taken_out_and_the_others_stay_as_they_were() {
+        let without = |header: &'static str| {
+            let left = without_cookie(&HeaderValue::from_static(header), "t");
+            left.map(|value| value.to_str().expect("ASCII").to_owned())
+        };
+        for (header, left) in [
+            ("t=abc", None),
+            (" t = abc ; t=def", None),
+            ("t=abc; a=\"1\"", Some("a=\"1\"")),
+            ("a=1; t=abc", Some("a=1")),
+            ("a=1;t=abc;  b=2", Some("a=1;  b=2")),
+            ("a=1; T=abc; xt=1; t", Some("a=1; T=abc; xt=1; t")),
+        ] {
+            assert_eq!(without(header).as_deref(), left, "{header}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_is_taken_out_wherever_it_stands_and_the_others_stay_as_they_were() {
+        for (query, left) in [
+            ("t=abc", None),
+            ("t", None),
+            ("%74=abc&t=", None),
+            ("a=%2f&t=abc&b=+", Some("a=%2f&b=+")),
+            ("a=1&T=abc&tt=1&=t", Some("a=1&T=abc&tt=1&=t")),
+        ] {
+            assert_eq!(without_query(query, "t").as_deref(), left, "{query}");
+        }
+    }
+
+    proptest! {
+        /// Whatever was found is not there any more, and what was not a token's stays.
+        #[test]
+        fn nothing_is_found_in_what_is_left(
+            pairs in proptest::collection::vec(("( |%74|t|T|a|\\+)?(t|%74|%54|x)? ?", "[a-c=\"%]{0,3}"), 0..6),
+        ) {
+            let text = |separator: &str| {
+                let pairs: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                pairs.join(separator)
+            };
+            let query = text("&");
+            let left = without_query(&query, "t");
+            prop_assert_eq!(found(&[], left.as_deref(), &[TokenSource::Query("t".into())]), None);
+            let others = query.split('&').filter(|pair| !is_parameter(pair.as_bytes(), "t"));
+            let others: Vec<_> = others.collect();
+            prop_assert_eq!(left.unwrap_or_default(), others.join("&"));
+
+            let header = HeaderValue::from_str(&text(";")).expect("visible");
+            let left = without_cookie(&header, "t");
+            let left = left.as_ref().map_or("", |value| value.to_str().expect("ASCII"));
+            prop_assert_eq!(cookie_of(&[left]), None);
+        }
+    }
+}

@@ -66,6 +66,8 @@ impl<'de> Visitor<'de> for Reader {
         while let Some(Strict(item)) = items.next_element()? {
             list.push(item);
         }
+        // Remembered for as long as the token is.
+        list.shrink_to_fit();
         Ok(Value::Array(list))
     }
 

@@ -124,3 +124,149 @@ fn point(jwk: &Map<String, Value>) -> Result<Vec<u8>, &'static str> {
     }
     Ok([&[4], x.as_slice(), y.as_slice()].concat())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::Algorithm;
+
+    /// RFC 8037 appendix A.2
+    fn ed25519() -> Value {
+        json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "kid": "a"})
+    }
+
+    /// RFC 7515 appendix A.3
+    fn p256() -> Value {
+        json!({
+            "kty": "EC",
+            "crv": "P-256",
+            "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+            "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"
+        })
+    }
+
+    fn changed(key: Value, name: &str, value: Value) -> Value {
+        let mut key = key;
+        key[name] = value;
+        key
+    }
+
+    fn read_keys(keys: &[Value]) -> Result<Read, String> {
+        read(json!({ "keys": keys }).to_string().as_bytes())
+    }
+
+    fn why_not(key: &Value) -> &'static str {
+        super::key(key).map(drop).expect_err("refused")
+    }
+
+    #[test]
+    fn members_that_mean_nothing_here_do_no_harm() {
+        let key = json!({
+            "use": "sig", "key_ops": ["sign", "verify"], "alg": "EdDSA", "x5t": "x", "x5u": "https://evil.example", "nbf": 1
+        });
+        let mut whole = ed25519();
+        whole.as_object_mut().expect("an object").extend(key.as_object().expect("an object").clone());
+        let read = read_keys(&[whole]).expect("a set");
+        assert!(read.set.serves(Algorithm::EdDSA) && read.skipped.is_empty());
+    }
+
+    #[test]
+    fn a_key_that_is_not_for_verifying_is_refused() {
+        for (name, value, why) in [
+            ("use", json!("enc"), "a use other than sig"),
+            ("use", json!(null), "a use other than sig"),
+            ("key_ops", json!(["sign"]), "key_ops without verify"),
+            ("key_ops", json!([]), "key_ops without verify"),
+            ("key_ops", json!("verify"), "key_ops without verify"),
+            ("alg", json!("RS256"), "an alg that its kty or crv does not fit"),
+            ("alg", json!("ES256"), "an alg that its kty or crv does not fit"),
+            ("alg", json!("HS256"), "an alg that its kty or crv does not fit"),
+            ("alg", json!("ECDH-ES"), "an alg that is not supported"),
+            ("alg", json!("none"), "an alg that is not supported"),
+            ("alg", json!(7), "an alg that is not supported"),
+            ("kid", json!(7), "a kid that is no text"),
+        ] {
+            assert_eq!(why_not(&changed(ed25519(), name, value.clone())), why, "{name} {value}");
+        }
+    }
+
+    #[test]
+    fn shared_secrets_and_private_keys_are_refused() {
+        let oct = json!({"kty": "oct", "k": "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T"});
+        assert!(why_not(&oct).starts_with("a shared secret"));
+        for member in PRIVATE {
+            assert_eq!(why_not(&changed(ed25519(), member, json!("AAAA"))), "a private key", "{member}");
+        }
+    }
+
+    #[test]
+    fn a_kty_and_crv_that_do_not_belong_together_are_refused() {
+        for (kty, crv) in [
+            (json!("RSA"), json!("Ed25519")),
+            (json!("EC"), json!("Ed25519")),
+            (json!("EC"), json!("P-521")),
+            (json!("EC"), json!("secp256k1")),
+            (json!("EC"), json!(null)),
+            (json!("OKP"), json!("X25519")),
+            (json!("OKP"), json!("Ed448")),
+            (json!("ec"), json!("P-256")),
+        ] {
+            let key = changed(changed(ed25519(), "kty", kty), "crv", crv);
+            assert_eq!(why_not(&key), "a kty and crv that no algorithm uses", "{key}");
+        }
+        assert_eq!(why_not(&changed(ed25519(), "kty", json!(null))), "no kty");
+        assert_eq!(why_not(&json!("key")), "not an object");
+    }
+
+    #[test]
+    fn key_material_has_its_one_form_and_length() {
+        let off = "a member of the key is not base64url in its one form";
+        let x = "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU";
+        for (x, why) in [
+            (format!("{x}="), off),
+            (x.replace('U', "V"), off),
+            (x.replace('3', "+"), off),
+            (String::new(), "not a point of its curve"),
+            (format!("AAAA{x}"), "not a point of its curve"),
+            ("x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0".into(), "not a point of its curve"),
+        ] {
+            assert_eq!(why_not(&changed(p256(), "x", json!(x))), why);
+        }
+        assert_eq!(why_not(&changed(p256(), "y", json!(null))), "a member of the key is missing");
+        assert_eq!(why_not(&json!({"kty": "RSA", "n": "AQAB", "e": "AQAB"})), "an RSA key of less than 2048 bits");
+    }
+
+    #[test]
+    fn one_bad_key_spoils_no_other() {
+        let read = read_keys(&[p256(), changed(ed25519(), "use", json!("enc"))]).expect("a set");
+        assert_eq!(read.set.len(), 1);
+        assert_eq!(read.skipped, [Skipped { id: "a".into(), why: "a use other than sig" }]);
+    }
+
+    #[test]
+    fn two_keys_of_one_kid_are_both_left_out_and_it_is_said() {
+        let twin = changed(p256(), "kid", json!("a"));
+        let read = read_keys(&[ed25519(), twin.clone(), p256()]).expect("a set");
+        assert_eq!((read.set.len(), read.skipped.len()), (1, 1));
+        assert!(read_keys(&[ed25519(), twin]).expect_err("none left").contains("one kid"));
+    }
+
+    #[test]
+    fn a_set_without_keys_is_no_set() {
+        for text in ["", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":[]}"#, r#"{"keys":[],"keys":[]}"#, r#"{"keys":[1]}"#]
+        {
+            read(text.as_bytes()).map(drop).expect_err(text);
+        }
+        let why = read_keys(&vec![ed25519(); MAX_KEYS + 1]).expect_err("too many");
+        assert!(why.contains("more than 100"), "{why}");
+    }
+
+    #[test]
+    fn what_a_stranger_calls_a_key_is_shown_with_care() {
+        let key = changed(changed(ed25519(), "kid", json!("\n\u{1b}[31m".repeat(30))), "use", json!("enc"));
+        let why = read_keys(&[key]).expect_err("none left");
+        assert!(why.len() < 120 && !why.contains(['\n', '\u{1b}']), "{why}");
+    }
+}

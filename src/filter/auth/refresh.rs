@@ -41,6 +41,8 @@ pub(super) struct Pace {
     pub(super) patience: Duration,
     /// Of one fetch
     pub(super) timeout: Duration,
+    /// How long the first keys are waited for before requests are called in
+    pub(super) settle: Duration,
 }
 
 impl Pace {
@@ -51,6 +53,7 @@ impl Pace {
         cooldown: Duration::from_secs(10),
         patience: Duration::from_secs(2),
         timeout: Duration::from_secs(10),
+        settle: Duration::from_secs(5),
     };
 }
 
@@ -129,12 +132,12 @@ impl Remote {
         self.schedule.lock().succeeded.map(|then| now.saturating_duration_since(then))
     }
 
-    /// Waits until a fetch has succeeded, or `patience` is over.
-    pub(super) async fn first(&self, patience: Duration) {
+    /// Waits until a fetch has succeeded, but not for long.
+    pub(super) async fn first(&self) {
         let mut ended = self.ended.subscribe();
         let known = ended.wait_for(|_| self.schedule.lock().succeeded.is_some());
         // Too late, or nobody left to fetch: then requests find out.
-        let _ = tokio::time::timeout(patience, known).await;
+        let _ = tokio::time::timeout(self.pace.settle, known).await;
     }
 
     /// Asks for newer keys and waits for them a moment; whether they came, the caller sees for itself.
@@ -244,7 +247,11 @@ pub(super) async fn follow(owner: Owner, counters: Arc<Counters>) {
         }
         let begun =
             owner.with(|_, remote| remote.begin(Instant::now()).then(|| (remote.uri.clone(), remote.pace.timeout)));
-        let Some(begun) = begun else { return };
+        let Some(begun) = begun else {
+            // What woke this task may have been meant for the one that follows it.
+            wake.notify_one();
+            return;
+        };
         let Some((uri, timeout)) = begun else { continue };
         let answer = fetch(&uri, Limits { timeout, max_bytes: MAX_SET_BYTES }).await;
         if owner.with(|keyring, remote| settle(keyring, remote, answer, &counters)).is_none() {
@@ -324,4 +331,102 @@ fn max_age(headers: &HeaderMap) -> Option<Duration> {
 fn jittered(pause: Duration) -> Duration {
     let per_mille = 900 + u32::try_from(RandomState::new().hash_one(0) % 201).unwrap_or(100);
     pause * per_mille / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn remote() -> Remote {
+        Remote::new(&"corporate".into(), &Uri::from_static("https://id.example.com/jwks"), Pace::USUAL)
+    }
+
+    fn about(pause: Duration, seconds: u64) -> bool {
+        let expected = Duration::from_secs(seconds);
+        (expected * 9 / 10..=expected * 11 / 10).contains(&pause)
+    }
+
+    #[test]
+    fn failures_are_followed_by_longer_pauses_up_to_a_minute() {
+        let remote = remote();
+        let now = Instant::now();
+        for seconds in [1, 2, 4, 8, 16, 32, 60, 60, 60] {
+            remote.end(None, now);
+            assert!(about(remote.pause(now), seconds), "{:?} is not about {seconds} s", remote.pause(now));
+        }
+        for _ in 0..100_000 {
+            remote.end(None, now);
+        }
+        assert!(about(remote.pause(now), 60), "nor does it ever overflow");
+        remote.end(Some(None), now);
+        assert!(about(remote.pause(now), 300));
+        remote.end(None, now);
+        assert!(about(remote.pause(now), 1), "a success begins the count anew");
+    }
+
+    #[test]
+    fn the_issuer_sets_the_pace_between_a_minute_and_an_hour() {
+        let remote = remote();
+        let now = Instant::now();
+        for (max_age, seconds) in [(0, 60), (59, 60), (600, 600), (3600, 3600), (u64::MAX, 3600)] {
+            remote.end(Some(Some(Duration::from_secs(max_age))), now);
+            assert!(about(remote.pause(now), seconds), "{:?}", remote.pause(now));
+        }
+    }
+
+    #[test]
+    fn a_fetch_that_is_asked_for_begins_once_a_cooldown() {
+        let remote = remote();
+        let start = Instant::now();
+        assert!(remote.begin(start));
+        assert!(remote.ask(start), "one is under way");
+        remote.end(Some(None), start);
+        let later = |millis: u64| start + Duration::from_millis(millis);
+        assert!(!remote.ask(later(0)) && !remote.ask(later(9_999)));
+        assert!(!remote.begin(later(9_999)), "nobody has asked");
+        assert!(remote.ask(later(10_000)) && remote.ask(later(10_001)));
+        assert!(remote.begin(later(10_001)));
+        remote.end(None, later(10_500));
+        assert!(!remote.ask(later(20_000)), "it counts from the beginning of the last, failed or not");
+        assert!(remote.ask(later(20_001)));
+    }
+
+    #[test]
+    fn the_age_counts_from_the_last_success() {
+        let remote = remote();
+        let start = Instant::now();
+        assert_eq!(remote.age(start), None);
+        remote.end(Some(None), start);
+        remote.end(None, start + Duration::from_secs(5));
+        assert_eq!(remote.age(start + Duration::from_secs(7)), Some(Duration::from_secs(7)));
+    }
+
+    fn headers(name: http::HeaderName, values: &[&'static str]) -> HeaderMap {
+        values.iter().map(|value| (name.clone(), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn max_age_is_found_among_other_directives() {
+        let read = |values: &[&'static str]| max_age(&headers(CACHE_CONTROL, values)).map(|age| age.as_secs());
+        assert_eq!(read(&["max-age=60"]), Some(60));
+        assert_eq!(read(&["public, s-maxage=5, Max-Age=\"60\""]), Some(60));
+        assert_eq!(read(&["no-transform", "max-age=60"]), Some(60));
+        for values in [&[][..], &["no-store"], &["max-age"], &["max-age=-1"], &["max-age=x"], &["x-max-age=1"]] {
+            assert_eq!(read(values), None, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn json_is_told_by_its_type() {
+        let read = |values: &[&'static str]| is_json(&headers(CONTENT_TYPE, values));
+        for value in ["application/json", "application/jwk-set+json", "Application/JSON; charset=utf-8"] {
+            assert!(read(&[value]), "{value}");
+        }
+        assert!(read(&[]));
+        for value in ["text/html", "", "application/jsonp", "text/plain"] {
+            assert!(!read(&[value]), "{value}");
+        }
+    }
 }

@@ -109,44 +109,53 @@ impl RouteAuth {
         }
     }
 
-    /// The path of a remembered token comes to its end before the first `await`.
+    /// A remembered token comes to its end before the first `await`.
     async fn decide(&self, request: &Request<'_>, wall: SystemTime) -> Result<(Identity, usize), Refusal> {
         let (text, source) = match carrier::find(request, &self.sources) {
             Carried::One { token, source } => (token, source),
             Carried::Nothing => return Err(Refusal { reason: Reason::NoCredentials, member: 0 }),
             Carried::Several => return Err(Refusal { reason: Reason::MultipleCredentials, member: 0 }),
         };
-        let asked = || self.members.iter().enumerate().filter(move |(_, member)| member.looks_in[source]);
         let fingerprint = Fingerprint::of(&text);
-        let mut worst = Verdicts::default();
+        let mut refusals = Refusals::default();
         let mut fresh = Vec::new();
-        for (index, member) in asked() {
+        for (index, member) in self.members.iter().enumerate().filter(|(_, member)| member.looks_in[source]) {
             match member.authenticator.recall(fingerprint, wall) {
-                Some(Ok(claims)) => match self.admit(member, claims, source) {
+                Some(Ok(claims)) => match self.admit(index, claims, source) {
                     Ok(identity) => return Ok((identity, index)),
-                    Err(reason) => worst.add(reason, index),
+                    Err(reason) => refusals.add(reason, index),
                 },
-                Some(Err(refused)) => worst.add(reason(refused), index),
+                Some(Err(refused)) => refusals.add(reason(refused), index),
                 None => fresh.push(index),
             }
         }
-        if fresh.is_empty() {
-            return Err(worst.refusal());
-        }
-        let token = match Token::parse(&text) {
-            Ok(token) => token,
+        let Some(first) = fresh.first() else { return Err(refusals.answer()) };
+        match Token::parse(&text) {
+            Ok(token) => self.verify(&token, fingerprint, source, &fresh, wall, refusals).await,
             Err(why) => {
                 log::debug!("route {}: not a token: {why}", request.route);
-                worst.add(Reason::InvalidToken, fresh[0]);
-                return Err(worst.refusal());
+                refusals.add(Reason::InvalidToken, *first);
+                Err(refusals.answer())
             }
-        };
+        }
+    }
+
+    /// A token that `members` do not remember. Only when none of them accepts it, newer keys are looked for.
+    async fn verify(
+        &self,
+        token: &Token<'_>,
+        fingerprint: Fingerprint,
+        source: usize,
+        members: &[usize],
+        wall: SystemTime,
+        mut refusals: Refusals,
+    ) -> Result<(Identity, usize), Refusal> {
         let mut unknown = Vec::new();
-        for index in fresh {
-            let (generation, verdict) = self.members[index].authenticator.verify(&token, fingerprint, wall);
-            match self.conclude(verdict, index, &token, source) {
+        for &index in members {
+            let (generation, verdict) = self.members[index].authenticator.verify(token, fingerprint, wall);
+            match self.conclude(verdict, index, token, source) {
                 Ok(identity) => return Ok((identity, index)),
-                Err(reason) => worst.add(reason, index),
+                Err(reason) => refusals.add(reason, index),
             }
             if verdict == Err(Refused::UnknownKey) {
                 unknown.push((index, generation));
@@ -157,13 +166,13 @@ impl RouteAuth {
             if !authenticator.newer_keys(generation).await {
                 continue;
             }
-            let (_, verdict) = authenticator.verify(&token, fingerprint, wall);
-            match self.conclude(verdict, index, &token, source) {
+            let (_, verdict) = authenticator.verify(token, fingerprint, wall);
+            match self.conclude(verdict, index, token, source) {
                 Ok(identity) => return Ok((identity, index)),
-                Err(reason) => worst.add(reason, index),
+                Err(reason) => refusals.add(reason, index),
             }
         }
-        Err(worst.refusal())
+        Err(refusals.answer())
     }
 
     fn conclude(
@@ -173,12 +182,11 @@ impl RouteAuth {
         token: &Token<'_>,
         source: usize,
     ) -> Result<Identity, Reason> {
-        let member = &self.members[index];
         match verdict {
-            Ok(()) => self.admit(member, Arc::clone(&token.claims), source),
+            Ok(()) => self.admit(index, Arc::clone(&token.claims), source),
             Err(refused) => {
                 if let Refused::Invalid(why) = refused {
-                    log::debug!("auth {}: a token is refused: {why}", member.authenticator.name());
+                    log::debug!("auth {}: a token is refused: {why}", self.members[index].authenticator.name());
                 }
                 Err(reason(refused))
             }
@@ -186,8 +194,8 @@ impl RouteAuth {
     }
 
     /// A token that is valid: is it also enough for this route?
-    fn admit(&self, member: &Member, claims: Arc<Map<String, Value>>, source: usize) -> Result<Identity, Reason> {
-        let authenticator = &member.authenticator;
+    fn admit(&self, index: usize, claims: Arc<Map<String, Value>>, source: usize) -> Result<Identity, Reason> {
+        let authenticator = &self.members[index].authenticator;
         let carried_by = authenticator.carried_by(&self.sources[source]);
         let identity = Identity { auth: Arc::clone(authenticator.name()), claims, carried_by };
         if self.require.is_met_by(&identity) { Ok(identity) } else { Err(Reason::InsufficientScope) }
@@ -216,16 +224,16 @@ fn reason(refused: Refused) -> Reason {
 
 /// Refusals by several members; the one that tells the caller most is the answer.
 #[derive(Debug, Default)]
-struct Verdicts(Option<Refusal>);
+struct Refusals(Option<Refusal>);
 
-impl Verdicts {
+impl Refusals {
     fn add(&mut self, reason: Reason, member: usize) {
         if self.0.is_none_or(|known| telling(reason) > telling(known.reason)) {
             self.0 = Some(Refusal { reason, member });
         }
     }
 
-    fn refusal(self) -> Refusal {
+    fn answer(self) -> Refusal {
         self.0.unwrap_or(Refusal { reason: Reason::InvalidToken, member: 0 })
     }
 }

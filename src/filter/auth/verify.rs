@@ -34,6 +34,11 @@ pub(super) struct Lifetime {
 }
 
 impl Lifetime {
+    #[cfg(test)]
+    pub(super) fn between(begins: u64, ends: u64) -> Self {
+        Self { begins, ends }
+    }
+
     /// `exp` and `nbf` (RFC 7519 sections 4.1.4 and 4.1.5), judged at every use.
     pub(super) fn check(self, wall: SystemTime) -> Result<(), Refused> {
         let now = wall.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
