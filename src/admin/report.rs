@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::{Sources, describe};
 use crate::config::{self, Auth, AuthChoice, Mode, Name};
 use crate::control;
+use crate::filter::auth::Authenticator;
 use crate::filter::limit::Limit;
 use crate::snapshot::{Listener, Snapshot};
 use crate::upstream::{EndpointStatus, Upstream};
@@ -106,6 +107,13 @@ pub(super) struct AuthReport<'a> {
     pub(super) kind: &'static str,
     pub(super) issuer: &'a str,
     pub(super) keys_from: &'static str,
+    pub(super) keys: usize,
+    /// Since they were fetched; absent where none are, and before the first were
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) keys_age_seconds: Option<u64>,
+    pub(super) remembered_tokens: usize,
+    /// As `tollgate_auth_decisions_total`
+    pub(super) decisions: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -140,7 +148,7 @@ impl<'a> Report<'a> {
             upstreams: snapshot.upstreams.iter().map(|(name, upstream)| UpstreamReport::new(name, upstream)).collect(),
             routes: snapshot.config.routes.iter().map(|(name, route)| RouteReport::new(name, route)).collect(),
             limits: each(&snapshot.limits, &snapshot.config.limits, LimitReport::new),
-            auth: snapshot.config.auth.iter().map(|(name, auth)| AuthReport::new(name, auth)).collect(),
+            auth: each(&snapshot.authenticators, &snapshot.config.auth, AuthReport::new),
             listeners: snapshot
                 .listeners()
                 .iter()
@@ -228,9 +236,18 @@ impl<'a> LimitReport<'a> {
 }
 
 impl<'a> AuthReport<'a> {
-    fn new(name: &'a str, auth: &'a Auth) -> Self {
-        match auth {
-            Auth::Jwt(jwt) => Self { name, kind: "jwt", issuer: &jwt.issuer, keys_from: describe::keys(&jwt.keys) },
+    fn new(name: &'a str, authenticator: &Authenticator, spec: &'a Auth) -> Self {
+        let Auth::Jwt(jwt) = spec;
+        let counts = authenticator.counts();
+        Self {
+            name,
+            kind: "jwt",
+            issuer: &jwt.issuer,
+            keys_from: describe::keys(&jwt.keys),
+            keys: counts.keys,
+            keys_age_seconds: counts.jwks_age.map(|age| age.as_secs()),
+            remembered_tokens: counts.remembered,
+            decisions: counts.decisions.into_iter().collect(),
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::telemetry::Scrape;
 pub(super) fn render(sources: &Sources, snapshot: &Snapshot) -> String {
     sources.metrics.render(|scrape| {
         process(scrape, sources, snapshot);
+        auth(scrape, snapshot);
         limits(scrape, snapshot);
         upstreams(scrape, snapshot);
         endpoints(scrape, snapshot);
@@ -53,6 +54,42 @@ fn process(scrape: &mut Scrape, sources: &Sources, snapshot: &Snapshot) {
         "1 for each route that lets callers through whatever its auth decides (auth_mode = \"shadow\").",
         &["route"],
         shadowed.map(|(name, _)| (vec![&**name], 1.0)),
+    );
+}
+
+fn auth(scrape: &mut Scrape, snapshot: &Snapshot) {
+    let all: Vec<_> = snapshot.authenticators.iter().map(|(name, auth)| (&**name, auth.counts())).collect();
+    scrape.counter(
+        "tollgate_auth_decisions_total",
+        "Requests that were known, refused, or would have been refused (shadow).",
+        &["auth", "result"],
+        all.iter()
+            .flat_map(|(name, counts)| counts.decisions.iter().map(|(result, count)| (vec![*name, *result], *count))),
+    );
+    scrape.counter(
+        "tollgate_jwks_refresh_total",
+        "Attempts to fetch keys, by how they went.",
+        &["auth", "result"],
+        all.iter()
+            .flat_map(|(name, counts)| counts.refreshes.iter().map(|(result, count)| (vec![*name, *result], *count))),
+    );
+    scrape.gauge(
+        "tollgate_jwks_age_seconds",
+        "Since the keys in use were fetched.",
+        &["auth"],
+        all.iter().filter_map(|(name, counts)| Some((vec![*name], counts.jwks_age?.as_secs_f64()))),
+    );
+    scrape.gauge(
+        "tollgate_auth_keys",
+        "Keys that tokens are verified with now; 0 turns every caller away.",
+        &["auth"],
+        all.iter().map(|(name, counts)| (vec![*name], counts.keys as f64)),
+    );
+    scrape.gauge(
+        "tollgate_auth_remembered_tokens",
+        "Verified tokens that are remembered now.",
+        &["auth"],
+        all.iter().map(|(name, counts)| (vec![*name], counts.remembered as f64)),
     );
 }
 

@@ -95,6 +95,20 @@ fn route(path: &str, action: Action) -> config::Route {
     }
 }
 
+fn jwt() -> config::Auth {
+    config::Auth::Jwt(config::Jwt {
+        issuer: "https://id.example".into(),
+        audience: vec!["orders".into()],
+        algorithms: vec![config::Algorithm::ES256],
+        keys: config::KeySource::JwksUrl("https://user:password@id.example/jwks.json".parse().expect("a URI")),
+        leeway: Duration::ZERO,
+        token_from: vec![config::TokenSource::Bearer],
+        required_claims: Vec::new(),
+        identity_headers: Vec::new(),
+        forward_token: false,
+    })
+}
+
 fn config(token: Option<&str>) -> Config {
     let respond = Respond {
         status: StatusCode::OK,
@@ -127,7 +141,7 @@ fn config(token: Option<&str>) -> Config {
             },
         },
         listeners: BTreeMap::from([(named("https"), listener())]),
-        auth: BTreeMap::new(),
+        auth: BTreeMap::from([(named("corporate"), jwt())]),
         limits: BTreeMap::from([(named("per_address"), limit())]),
         upstreams: BTreeMap::from([(named("orders"), upstream())]),
         routes: BTreeMap::from([
@@ -279,7 +293,7 @@ async fn the_status_page_shows_everything_and_obeys_nothing() {
         assert!(answer.contains(text), "{text} in {answer}");
     }
     assert_eq!(answer.matches("&lt;script&gt;alert(1)&lt;/script&gt;").count(), 2, "a route and the failed reload");
-    assert!(!answer.contains("the body of a respond route"), "{answer}");
+    assert!(!answer.contains("the body of a respond route") && !answer.contains("password"), "{answer}");
     for header in ["x-content-type-options: nosniff", "x-frame-options: DENY", "cache-control: no-store"] {
         assert!(answer.contains(header), "{header} in {answer}");
     }
@@ -315,6 +329,8 @@ async fn the_same_is_there_as_json() {
     assert_eq!(json["last_reload"]["succeeded"], true);
     let endpoint = &json["upstreams"][0]["endpoints"][0];
     assert_eq!((&endpoint["address"], &endpoint["weight"]), (&"10.0.0.11:8080".into(), &3.into()));
+    assert_eq!((&json["auth"][0]["keys_from"], &json["auth"][0]["keys"]), (&"jwks_url".into(), &0.into()));
+    assert!(!answer.contains("password"), "{answer}");
     assert_eq!(json["routes"][1]["path"], "/orders/*");
     assert_eq!(json["limits"][0]["key"][0], "client.address");
     assert_eq!(json["listeners"][0]["certificates"][0]["names"][0], "gate.example");
@@ -332,6 +348,8 @@ async fn a_scrape_brings_the_numbers_of_every_room() {
         "tollgate_config_last_reload_successful 0",
         "tollgate_ready 0",
         "tollgate_access_log_dropped_total 0",
+        "tollgate_auth_decisions_total{auth=\"corporate\",result=\"accepted\"} 0",
+        "tollgate_auth_keys{auth=\"corporate\"} 0",
         "tollgate_limit_decisions_total{limit=\"per_address\",result=\"refused\"} 0",
         "tollgate_limit_keys{limit=\"per_address\"} 0",
         "tollgate_limit_evictions_total{limit=\"per_address\"} 0",

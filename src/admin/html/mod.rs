@@ -19,7 +19,7 @@ const CERTIFICATE_WARNING: u64 = 14 * 24 * 3600;
 const UPSTREAMS: [&str; 7] = ["Upstream", "Endpoint", "State", "#In flight", "#Weight", "#Answered", "#Failed"];
 const ROUTES: [&str; 6] = ["Route", "Takes", "Listeners", "Auth", "Limits", "Answered by"];
 const LIMITS: [&str; 7] = ["Limit", "Allows", "Per", "#Allowed", "#Refused", "#Shadowed", "#Keys"];
-const AUTH: [&str; 4] = ["Auth", "Type", "Issuer", "Keys from"];
+const AUTH: [&str; 7] = ["Auth", "Type", "Issuer", "Keys from", "#Keys", "#Accepted", "#Refused"];
 const LISTENERS: [&str; 4] = ["Listener", "Addresses", "Protocols", "Certificates"];
 
 /// The whole page. `live` makes it load itself again.
@@ -141,8 +141,22 @@ fn limit<'a>(limit: &'a LimitReport<'_>) -> [Cell<'a>; 7] {
     ]
 }
 
-fn auth<'a>(auth: &'a AuthReport<'_>) -> [Cell<'a>; 4] {
-    [Cell::text(auth.name), Cell::text(auth.kind), Cell::text(auth.issuer), Cell::text(auth.keys_from)]
+fn auth<'a>(auth: &'a AuthReport<'_>) -> [Cell<'a>; 7] {
+    let accepted = auth.decisions.get("accepted").copied().unwrap_or(0);
+    // What shadow mode let through was not refused.
+    let refused = auth.decisions.iter().filter(|(result, _)| **result != "accepted" && !result.starts_with("shadow_"));
+    [
+        Cell::text(auth.name),
+        Cell::text(auth.kind),
+        Cell::text(auth.issuer),
+        match auth.keys_age_seconds {
+            Some(age) => Cell::text(format!("{}, fetched {} ago", auth.keys_from, span(age))),
+            None => Cell::text(auth.keys_from),
+        },
+        if auth.keys == 0 { Cell::Bad("none") } else { Cell::Number(auth.keys as u64) },
+        Cell::Number(accepted),
+        Cell::Number(refused.map(|(_, count)| count).sum()),
+    ]
 }
 
 fn listener<'a>(listener: &'a ListenerReport<'_>, now: u64) -> [Cell<'a>; 4] {
