@@ -61,7 +61,7 @@ impl Report {
         });
         found.dedup_by(|left, right| left.place == right.place && left.problem == right.problem);
         let located = found.into_iter().map(|Found { place, mut problem }| {
-            problem.location = place.and_then(|(file, span)| Some(pages.get(file)?.locate(span)));
+            problem.location = place.and_then(|(file, span)| Some(Box::new(pages.get(file)?.locate(span))));
             problem
         });
         located.collect()
