@@ -3,6 +3,8 @@
 //! Runs inside Pingora's wait for a shutdown signal and returns the fast one when the drain is over. So Pingora's own
 //! hand-over (which drains whether or not anybody took the sockets) and its fixed grace sleep never happen.
 
+#![expect(clippy::disallowed_methods, reason = "control owns the tasks that it starts")]
+
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
