@@ -403,13 +403,13 @@ mod tests {
         assert_eq!(remote.age(start + Duration::from_secs(7)), Some(Duration::from_secs(7)));
     }
 
-    fn headers(name: http::HeaderName, values: &[&'static str]) -> HeaderMap {
+    fn headers(name: &http::HeaderName, values: &[&'static str]) -> HeaderMap {
         values.iter().map(|value| (name.clone(), HeaderValue::from_static(value))).collect()
     }
 
     #[test]
     fn max_age_is_found_among_other_directives() {
-        let read = |values: &[&'static str]| max_age(&headers(CACHE_CONTROL, values)).map(|age| age.as_secs());
+        let read = |values: &[&'static str]| max_age(&headers(&CACHE_CONTROL, values)).map(|age| age.as_secs());
         assert_eq!(read(&["max-age=60"]), Some(60));
         assert_eq!(read(&["public, s-maxage=5, Max-Age=\"60\""]), Some(60));
         assert_eq!(read(&["no-transform", "max-age=60"]), Some(60));
@@ -420,7 +420,7 @@ mod tests {
 
     #[test]
     fn json_is_told_by_its_type() {
-        let read = |values: &[&'static str]| is_json(&headers(CONTENT_TYPE, values));
+        let read = |values: &[&'static str]| is_json(&headers(&CONTENT_TYPE, values));
         for value in ["application/json", "application/jwk-set+json", "Application/JSON; charset=utf-8"] {
             assert!(read(&[value]), "{value}");
         }
