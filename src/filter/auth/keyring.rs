@@ -6,7 +6,7 @@ use arc_swap::{ArcSwapOption, Guard};
 use http::Uri;
 
 use super::key::{Key, KeySet, needs};
-use super::refresh::{Pace, Remote};
+use super::remote::{Pace, Remote};
 use super::{jwk, pem};
 use crate::config::{Jwt, KeySource, Name, Problem};
 
@@ -29,7 +29,7 @@ impl Keyring {
     pub(super) fn build(name: &Name, spec: &Jwt, pace: Pace) -> Result<Self, Problem> {
         Ok(match &spec.keys {
             KeySource::JwksUrl(uri) => Self::remote(name, uri, pace),
-            KeySource::JwksFile(file) => Self::fixed(from_jwks(name, file.content.expose())?),
+            KeySource::JwksFile(file) => Self::fixed(from_jwks(name, spec, file.content.expose())?),
             KeySource::PublicKey(file) => {
                 let keys = pem::read(file.content.expose()).map_err(|why| Problem::new("public_key_file", why))?;
                 Self::fixed(all_served(KeySet::unnamed(keys), spec, "public_key_file")?)
@@ -72,10 +72,13 @@ impl Keyring {
     }
 }
 
-fn from_jwks(name: &Name, bytes: &[u8]) -> Result<KeySet, Problem> {
+fn from_jwks(name: &Name, spec: &Jwt, bytes: &[u8]) -> Result<KeySet, Problem> {
     let read = jwk::read(bytes).map_err(|why| Problem::new("jwks_file", why))?;
     for skipped in read.skipped {
         log::warn!("auth {name}: key {} of jwks_file is not used: {}", skipped.id, skipped.why);
+    }
+    if !spec.algorithms.iter().any(|algorithm| read.set.serves(*algorithm)) {
+        return Err(Problem::new("jwks_file", "no key in it fits any of the algorithms"));
     }
     Ok(read.set)
 }
