@@ -9,9 +9,12 @@ mod auth;
 mod leaf;
 mod limit;
 mod listener;
+mod load;
 mod problem;
+mod read;
 mod route;
 mod server;
+mod surroundings;
 mod upstream;
 
 use std::collections::BTreeMap;
@@ -29,6 +32,7 @@ pub use route::{
     Action, AuthChoice, ClientRules, EncodedSlash, HeaderRules, Redirect, Require, Respond, Rewrite, Route, RoutePath,
 };
 pub use server::{AccessFormat, AccessLog, Admin, Log, LogOutput, Server};
+pub use surroundings::{Surroundings, System, Variable};
 pub use upstream::{
     Balance, Endpoint, Health, Host, Retry, RetryOn, Timeouts, Upstream, UpstreamProtocol, UpstreamTls,
 };

@@ -42,6 +42,8 @@ pub struct Location {
     pub column: usize,
     /// The line's text, with secrets masked
     pub text: String,
+    /// Characters of `text` in front of what is underlined; not `column - 1` where something before it is masked or cut
+    pub indent: usize,
     /// How many characters to underline; at least 1
     pub width: usize,
 }
@@ -78,7 +80,7 @@ impl fmt::Display for Problem {
         let margin = " ".repeat(number.len());
         writeln!(f, "  {}:{}:{}  {}", at.file.display(), at.line, at.column, self.path)?;
         writeln!(f, "     {number} | {}", at.text)?;
-        let indent = " ".repeat(at.column - 1);
+        let indent = " ".repeat(at.indent);
         writeln!(f, "     {margin} | {indent}{} {}", "^".repeat(at.width.max(1)), self.message)
     }
 }

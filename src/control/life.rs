@@ -14,7 +14,7 @@ use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::message::{Answer, Report, Verb};
+use super::message::{Answer, Offer, Report, Verb};
 use super::signals::{Signal, Signals};
 use super::socket::{self, Command};
 use super::successor::Predecessor;
@@ -141,6 +141,14 @@ impl Living {
     async fn begin(&mut self) -> bool {
         let snapshot = self.parts.reloader.live().load_full();
         tasks::follow(&snapshot, None).await;
+        if let Some(predecessor) = &self.parts.predecessor {
+            if let Some(auth) = predecessor.lost_keys(&snapshot) {
+                let why = format!("auth {auth} has no keys yet, and the running process has: try again when they can be fetched");
+                log::error!("{why}");
+                predecessor.abort(&why);
+                return false;
+            }
+        }
         // Its sender lives in the listeners; if it is gone, they have failed to start.
         if self.parts.accepting.wait_for(|accepting| *accepting).await.is_err() {
             log::error!("the listeners have not started");
@@ -189,14 +197,14 @@ impl Living {
 
     fn hand_over(&mut self, to: Option<Arc<Channel>>, reply: Option<oneshot::Sender<Answer>>) {
         let (launcher, sockets) = (self.parts.launcher.clone(), Arc::clone(&self.sockets));
-        let generation = self.parts.reloader.live().load_full().generation;
+        let offer = Offer::of(&self.parts.reloader.live().load_full());
         let candidate = Candidate::default();
         let task = tokio::task::spawn_blocking({
             let candidate = candidate.clone();
             move || {
                 Done::HandOver(match to {
-                    Some(channel) => upgrade::give_way(channel, &sockets, generation),
-                    None => launcher.hand_over(&sockets, generation, &candidate),
+                    Some(channel) => upgrade::give_way(channel, &sockets, &offer),
+                    None => launcher.hand_over(&sockets, &offer, &candidate),
                 })
             }
         });

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::snapshot::Snapshot;
+
 /// Of the messages here. A process that meets another number refuses, and says so.
 pub(super) const VERSION: u32 = 1;
 
@@ -61,11 +63,20 @@ impl Answer {
 }
 
 /// What the process that leaves says first; the sockets follow.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Offer {
     pub(super) version: u32,
     /// Which generation of the configuration the successor's first one follows
     pub(super) generation: u64,
+    /// Which `auth` has keys: a successor that has none for one of them would turn its callers away
+    pub(super) auth_with_keys: Vec<String>,
+}
+
+impl Offer {
+    pub(super) fn of(snapshot: &Snapshot) -> Self {
+        let auth_with_keys = snapshot.auth_with_keys().iter().map(|name| name.to_string()).collect();
+        Self { version: VERSION, generation: snapshot.generation, auth_with_keys }
+    }
 }
 
 /// What the successor says.

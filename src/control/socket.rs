@@ -3,13 +3,12 @@
 //! Only the user that runs the process and root may: the file's mode says so, and the peer's user is checked.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::net::SocketFlags;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::Drain;
@@ -41,7 +40,8 @@ pub(super) struct Command {
 
 /// Passes requests on until a successor listens in our place.
 pub(super) async fn serve(socket: OwnedFd, commands: mpsc::Sender<Command>, drain: Drain) {
-    let socket = match AsyncFd::register(socket) {
+    // The type says "stream", but accepting is the same for packets, and what is accepted becomes a channel at once.
+    let socket = match tokio::net::UnixListener::from_std(UnixListener::from(socket)) {
         Ok(socket) => socket,
         Err(error) => {
             log::error!("the control socket cannot be used: {error}");
@@ -50,35 +50,33 @@ pub(super) async fn serve(socket: OwnedFd, commands: mpsc::Sender<Command>, drai
     };
     let places = Arc::new(Semaphore::new(MAX_REQUESTS));
     loop {
-        let ready = tokio::select! {
+        let accepted = tokio::select! {
             biased;
             () = drain.stopping() => return,
-            ready = socket.readable() => ready,
+            accepted = socket.accept() => accepted,
         };
-        let Ok(mut ready) = ready else {
-            return;
-        };
-        let accepted = ready.try_io(|socket| {
-            rustix::net::accept_with(socket.get_ref().as_fd(), SocketFlags::CLOEXEC).map_err(io::Error::from)
-        });
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            continue;
-        };
-        match accepted {
-            Ok(Ok(channel)) => {
+        let channel = accepted.and_then(|(stream, _)| blocking(stream));
+        match (channel, Arc::clone(&places).try_acquire_owned()) {
+            (Ok(channel), Ok(place)) => {
                 let commands = commands.clone();
                 tokio::spawn(async move {
-                    attend(Arc::new(Channel::from(channel)), commands).await;
+                    attend(Arc::new(channel), commands).await;
                     drop(place);
                 });
             }
-            Ok(Err(error)) => {
+            (Ok(_), Err(_)) => log::warn!("too many requests wait on the control socket: one was turned away"),
+            (Err(error), _) => {
                 log::warn!("a request on the control socket was lost: {error}");
                 tokio::time::sleep(RETRY).await;
             }
-            Err(_would_block) => {}
         }
     }
+}
+
+fn blocking(stream: tokio::net::UnixStream) -> io::Result<Channel> {
+    let stream = stream.into_std()?;
+    stream.set_nonblocking(false)?;
+    Ok(Channel::from(OwnedFd::from(stream)))
 }
 
 async fn attend(channel: Arc<Channel>, commands: mpsc::Sender<Command>) {

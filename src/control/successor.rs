@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use super::message::{Answer, Offer, Report, VERSION, Verb};
 use super::{socket, upgrade};
+use crate::config::Name;
+use crate::snapshot::Snapshot;
 use crate::socket::{Channel, Sockets};
 
 /// For messages that the other process sends or takes at once.
@@ -19,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct Predecessor {
     channel: Arc<Channel>,
-    generation: u64,
+    offer: Arc<Offer>,
 }
 
 impl Predecessor {
@@ -59,9 +61,10 @@ impl Predecessor {
             Some((Said::Answer(answer), _)) => return Err(answer.text),
             None => return Err("the predecessor is gone".to_owned()),
         };
-        let predecessor = Self { channel: Arc::new(channel), generation: offer.generation };
-        if offer.version != VERSION {
-            let why = format!("the hand-over speaks version {VERSION}, the running process version {}", offer.version);
+        let version = offer.version;
+        let predecessor = Self { channel: Arc::new(channel), offer: Arc::new(offer) };
+        if version != VERSION {
+            let why = format!("the hand-over speaks version {VERSION}, the running process version {version}");
             predecessor.abort(&why);
             return Err(why);
         }
@@ -72,7 +75,16 @@ impl Predecessor {
 
     /// Which generation of the configuration ours follows.
     pub fn generation(&self) -> u64 {
-        self.generation
+        self.offer.generation
+    }
+
+    /// A way of knowing callers that it has keys for, and we have not.
+    pub(super) fn lost_keys(&self, snapshot: &Snapshot) -> Option<Name> {
+        let with_keys = snapshot.auth_with_keys();
+        let lost = |name: &&Name| {
+            self.offer.auth_with_keys.iter().any(|theirs| **theirs == ***name) && !with_keys.contains(name)
+        };
+        snapshot.authenticators.keys().find(lost).cloned()
     }
 
     /// We serve: it stops accepting, drains and leaves.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::message::{Offer, Report, VERSION};
+use super::message::{Offer, Report};
 use crate::socket::{Channel, Sockets};
 
 /// Says to a process that its standard input is a channel from the process it succeeds.
@@ -55,7 +55,7 @@ impl Launcher {
     pub(super) fn hand_over(
         &self,
         sockets: &Sockets,
-        generation: u64,
+        offer: &Offer,
         candidate: &Candidate,
     ) -> Result<Successor, String> {
         if std::process::id() == 1 {
@@ -71,8 +71,7 @@ impl Launcher {
             .spawn()
             .map_err(|error| format!("{} cannot be started: {error}", self.program.display()))?;
         candidate.begin(child);
-        let offered = offer(&ours, sockets, generation);
-        let result = match offered {
+        let result = match hand_out(&ours, sockets, offer) {
             Ok(()) => return candidate.proven().map(|pid| Successor { pid, channel: Arc::new(ours) }),
             Err(Failure::Aborted(why)) => why,
             Err(Failure::Gone) => candidate.last_words(),
@@ -87,9 +86,9 @@ impl Launcher {
 ///
 /// # Errors
 /// Why nothing has changed, for a person.
-pub(super) fn give_way(channel: Arc<Channel>, sockets: &Sockets, generation: u64) -> Result<Successor, String> {
+pub(super) fn give_way(channel: Arc<Channel>, sockets: &Sockets, offer: &Offer) -> Result<Successor, String> {
     let (pid, _) = channel.peer().map_err(|error| error.to_string())?;
-    match offer(&channel, sockets, generation) {
+    match hand_out(&channel, sockets, offer) {
         Ok(()) => Ok(Successor { pid, channel }),
         Err(Failure::Aborted(why)) => Err(why),
         Err(Failure::Gone) => Err(format!("process {pid} ended before it was ready")),
@@ -104,11 +103,9 @@ enum Failure {
 }
 
 /// Passes everything on and waits for READY.
-fn offer(channel: &Channel, sockets: &Sockets, generation: u64) -> Result<(), Failure> {
-    let offered = channel
-        .send(&Offer { version: VERSION, generation }, &[], PROMPT)
-        .and_then(|()| sockets.send(channel, PROMPT));
-    match offered {
+fn hand_out(channel: &Channel, sockets: &Sockets, offer: &Offer) -> Result<(), Failure> {
+    let sent = channel.send(offer, &[], PROMPT).and_then(|()| sockets.send(channel, PROMPT));
+    match sent {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(Failure::Gone),
         Err(error) => return Err(Failure::Silent(error)),

@@ -1,6 +1,8 @@
 //! HTTP words of our own: the replies we write and why, a request as filters see it, and the strict forms of what
 //! clients send.
 
+pub mod fetch;
+
 mod client;
 mod connection;
 mod host;

@@ -75,8 +75,14 @@ impl Snapshot {
     pub fn build(config: Config, previous: Option<&Self>, tools: &Tools) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let authenticators = each(&config.auth, "auth", &mut problems, |name, spec| {
-            kept(previous, name, |old| (&old.config.auth, &old.authenticators), spec)
-                .map_or_else(|| Authenticator::build(name, spec).map(Arc::new), Ok)
+            if let Some(authenticator) = kept(previous, name, |old| (&old.config.auth, &old.authenticators), spec) {
+                return Ok(authenticator);
+            }
+            let authenticator = Authenticator::build(name, spec)?;
+            if let Some(old) = previous.and_then(|old| old.authenticators.get(name)) {
+                authenticator.inherit(old);
+            }
+            Ok(Arc::new(authenticator))
         });
         let limits = each(&config.limits, "limits", &mut problems, |name, spec| {
             Ok(kept(previous, name, |old| (&old.config.limits, &old.limits), spec)
@@ -123,6 +129,12 @@ impl Snapshot {
     /// A listener by name; one that a reload removed is gone from here before its connections are.
     pub fn listener(&self, name: &str) -> Option<&Arc<Listener>> {
         self.listeners.get(name)
+    }
+
+    /// The names of `auth` that have keys to verify with.
+    pub fn auth_with_keys(&self) -> Vec<Name> {
+        let with_keys = self.authenticators.iter().filter(|(_, authenticator)| authenticator.counts().keys > 0);
+        with_keys.map(|(name, _)| name.clone()).collect()
     }
 
     /// All listeners.

@@ -1,0 +1,33 @@
+//! From a file to a configuration.
+
+use std::path::Path;
+
+use super::read::{self, MAX_FILE};
+use super::{Config, ConfigError, Problem, Surroundings, System};
+
+impl Config {
+    /// Reads the configuration at `path`, with all files that it includes and names.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, by place.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let surroundings = System;
+        let unreadable = |message: String| ConfigError {
+            file: path.to_owned(),
+            problems: vec![Problem::new(path.display().to_string(), message)],
+        };
+        let content =
+            surroundings.file(path, MAX_FILE).map_err(|error| unreadable(format!("it cannot be read: {error}")))?;
+        let text = String::from_utf8(content)
+            .map_err(|error| unreadable(read::not_text(&error.utf8_error(), error.as_bytes())))?;
+        Self::read(&text, path, &surroundings)
+    }
+
+    /// Reads the configuration `text`, as if it stood in a file at `path`.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, by place.
+    pub fn read(text: &str, path: &Path, surroundings: &dyn Surroundings) -> Result<Self, ConfigError> {
+        read::read(text, path, surroundings).map_err(|problems| ConfigError { file: path.to_owned(), problems })
+    }
+}

@@ -1,0 +1,68 @@
+//! Files that the configuration names.
+
+use std::path::{Path, PathBuf};
+
+use super::complaint::{Complaint, quote};
+use super::node::{Node, Text};
+use crate::config::{FileContent, Secret};
+
+/// Most bytes of a file that is read: of the configuration itself, and of what it names.
+pub(in crate::config) const MAX_FILE: u64 = 1024 * 1024;
+
+/// The file that a `_file` key names: certificates, keys.
+pub(super) fn content(node: &Node<'_>) -> Option<FileContent> {
+    let (path, content) = read(node)?;
+    Some(FileContent { path, content: Secret::new(content) })
+}
+
+/// The secret in the file that a `_file` key names. One newline at its end is the editor's, not the secret's.
+pub(super) fn secret(node: &Node<'_>) -> Option<Secret> {
+    let (_, mut content) = read(node)?;
+    if content.last() == Some(&b'\n') {
+        content.pop();
+        if content.last() == Some(&b'\r') {
+            content.pop();
+        }
+    }
+    if content.is_empty() {
+        node.problem("the file is empty: there is no secret in it");
+        return None;
+    }
+    Some(Secret::new(content))
+}
+
+fn read(node: &Node<'_>) -> Option<(PathBuf, Vec<u8>)> {
+    let text = node.text()?;
+    if text.as_str().is_empty() || text.as_str().contains('\0') {
+        text.complain(Complaint::new("this is not the path of a file"));
+        return None;
+    }
+    let path = beside(&node.source.path, text.as_str());
+    match node.ctx.surroundings.file(&path, MAX_FILE) {
+        Ok(content) => Some((path, content)),
+        Err(error) => {
+            text.complain(Complaint::new(format!("{} cannot be read: {error}", shown(&text, &path))));
+            None
+        }
+    }
+}
+
+/// The path as it may be told: not if a variable has a part in it.
+pub(super) fn shown(text: &Text<'_>, path: &Path) -> String {
+    if text.is_as_written() { quote(&path.display().to_string()) } else { "this file".to_owned() }
+}
+
+/// A path is relative to the file that names it.
+pub(super) fn beside(file: &Path, path: &str) -> PathBuf {
+    match file.parent() {
+        Some(directory) => directory.join(path),
+        None => PathBuf::from(path),
+    }
+}
+
+/// What to say of a file that is not text.
+pub(in crate::config) fn not_text(error: &std::str::Utf8Error, content: &[u8]) -> String {
+    let before = &content[..error.valid_up_to()];
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    format!("it is not UTF-8 text: line {line} has bytes that are none")
+}

@@ -1,0 +1,149 @@
+//! `[listeners.NAME]`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::leaf::{address, quantity};
+use super::node::Node;
+use super::section::Named;
+use super::table::Table;
+use super::{Objects, file, value};
+use crate::config::{Certificate, Limit, Listener, Name, Protocol, Tls};
+
+const MAX_ADDRESSES: usize = 64;
+const MAX_CERTIFICATES: usize = 1000;
+const MAX_HEADERS: usize = 1000;
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DEFAULT_HEAD: usize = 32 * 1024;
+
+/// The addresses that are taken, each by one listener or the admin side.
+#[derive(Default)]
+pub(super) struct Addresses(Vec<(SocketAddr, String)>);
+
+pub(super) fn listener<'a>(
+    mut table: Table<'a>,
+    limits: &Named<'a>,
+    read_limits: &Objects<Limit>,
+    addresses: &mut Addresses,
+) -> Option<Listener> {
+    let addresses = self::addresses(&mut table, addresses);
+    let tls = table.optional("tls", |node| tls(node.table()?));
+    let has_tls = table.get("tls").is_some();
+    let protocols = table.or("protocols", default_protocols(has_tls), |node| protocols(node, has_tls));
+    let redirect_to_https = table.or("redirect_to_https", false, |node| {
+        let redirect = node.boolean()?;
+        if redirect && has_tls {
+            node.problem("this listener is https: it would redirect to itself");
+            return None;
+        }
+        Some(redirect)
+    });
+    let header_timeout = table.or("header_timeout", Duration::from_secs(10), |node| value::duration(node, HOUR));
+    let keepalive_timeout = table.or("keepalive_timeout", Duration::from_secs(75), |node| value::duration(node, HOUR));
+    let max_headers = table.or("max_headers", 100, |node| node.integer(1..=MAX_HEADERS));
+    let max_header_bytes = table.or("max_header_bytes", DEFAULT_HEAD, |node| {
+        let bytes = node.parse(|text| quantity::size(text, 1 << 10..=1 << 20))?;
+        usize::try_from(bytes).ok()
+    });
+    let limits = table.or("limits", Vec::new(), |node| self::limits(node, limits, read_limits));
+    table.only("proxy_protocol", &"off", |node| node.word(&[("off", "off"), ("required", "required")], &[]));
+    table.finish(&[]);
+    Some(Listener {
+        addresses: addresses?,
+        protocols: protocols?,
+        redirect_to_https: redirect_to_https?,
+        header_timeout: header_timeout?,
+        keepalive_timeout: keepalive_timeout?,
+        max_headers: max_headers?,
+        max_header_bytes: max_header_bytes?,
+        limits: limits?,
+        tls: tls?,
+    })
+}
+
+fn addresses(table: &mut Table<'_>, taken: &mut Addresses) -> Option<Vec<SocketAddr>> {
+    match table.one_of(&["address", "addresses"]) {
+        Some(("address", node)) => taken.take(&node).map(|address| vec![address]),
+        Some((_, node)) => {
+            let mut addresses = Vec::new();
+            let items = node.items(MAX_ADDRESSES)?;
+            if items.is_empty() {
+                node.problem("this list is empty: a listener has an address");
+            }
+            for item in items {
+                addresses.extend(taken.take(&item));
+            }
+            Some(addresses)
+        }
+        None => {
+            table.node.problem("\"address\" is missing: where this listens, \"0.0.0.0:8080\"");
+            None
+        }
+    }
+}
+
+impl Addresses {
+    /// An address that nobody else has.
+    pub(super) fn take(&mut self, node: &Node<'_>) -> Option<SocketAddr> {
+        let address = node.parse(address::socket)?;
+        // Port 0 is a free one, another each time.
+        if address.port() != 0
+            && let Some((_, other)) = self.0.iter().find(|(taken, _)| *taken == address)
+        {
+            node.problem(format!("{other} listens at this address already"));
+            return None;
+        }
+        self.0.push((address, node.path.clone()));
+        Some(address)
+    }
+}
+
+fn default_protocols(has_tls: bool) -> Vec<Protocol> {
+    if has_tls { vec![Protocol::Http2, Protocol::Http1] } else { vec![Protocol::Http1] }
+}
+
+fn protocols(node: &Node<'_>, has_tls: bool) -> Option<Vec<Protocol>> {
+    let words = [("http/1.1", Protocol::Http1), ("h2", Protocol::Http2)];
+    node.some(8, "leave it out for the default", |item| {
+        let protocol = item.word(&words, &["h2c", "h3"])?;
+        if protocol == Protocol::Http2 && !has_tls {
+            item.problem(
+                "h2 needs TLS, which this listener has not: add [listeners.NAME.tls], or write \"http/1.1\" alone",
+            );
+            return None;
+        }
+        Some(protocol)
+    })
+}
+
+/// Here nobody is known yet, so a limit that counts by who calls cannot.
+fn limits(node: &Node<'_>, limits: &Named<'_>, read_limits: &Objects<Limit>) -> Option<Vec<Name>> {
+    let names = value::names(node, limits)?;
+    for (item, name) in node.items(names.len())?.iter().zip(&names) {
+        let key = read_limits.get(name).and_then(|limit| limit.key.iter().find(|selector| selector.needs_identity()));
+        if key.is_some() {
+            item.problem(
+                "this limit counts by who calls, which is not known yet where requests arrive: name it in routes",
+            );
+        }
+    }
+    Some(names)
+}
+
+fn tls(mut table: Table<'_>) -> Option<Tls> {
+    let versions = [("1.2", rustls::ProtocolVersion::TLSv1_2), ("1.3", rustls::ProtocolVersion::TLSv1_3)];
+    let min_version = table.or("min_version", versions[0].1, |node| node.word(&versions, &[]));
+    let why = "chains and keys, [{ cert_file = \"site.pem\", key_file = \"site.key\" }]";
+    let certificates = table.required("certificates", why, |node| {
+        node.some(MAX_CERTIFICATES, "without a certificate there is no TLS", |item| certificate(item.table()?))
+    });
+    table.finish(&["client_ca_file", "client_auth"]);
+    Some(Tls { min_version: min_version?, certificates: certificates? })
+}
+
+fn certificate(mut table: Table<'_>) -> Option<Certificate> {
+    let cert = table.required("cert_file", "the chain, as PEM", file::content);
+    let key = table.required("key_file", "the key of the certificate, as PEM", file::content);
+    table.finish(&[]);
+    Some(Certificate { cert: cert?, key: key? })
+}

@@ -1,0 +1,268 @@
+//! `[upstreams.NAME]`.
+
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use http::Method;
+use rustls::pki_types::ServerName;
+
+use super::complaint::Complaint;
+use super::leaf::{address, header, path};
+use super::node::Node;
+use super::table::Table;
+use super::{file, value};
+use crate::config::{
+    Balance, Certificate, Endpoint, EndpointAddress, Health, Host, Retry, RetryOn, Timeouts, Upstream,
+    UpstreamProtocol, UpstreamTls,
+};
+
+const MAX_ENDPOINTS: usize = 1000;
+const MAX_WEIGHT: u32 = 1000;
+const MAX_REQUESTS: u32 = 1_000_000;
+const MAX_RETRIES: u32 = 10;
+const MAX_METHODS: usize = 32;
+const MAX_IN_A_ROW: u32 = 100;
+const MAX_RANGES: usize = 32;
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+pub(super) fn upstream(mut table: Table<'_>) -> Option<Upstream> {
+    let why = "where requests go, [\"10.0.0.11:8080\"]";
+    let endpoints = table.required("endpoints", why, endpoints);
+    let balance = table.or("balance", Balance::RoundRobin, |node| {
+        let words = [("round_robin", Balance::RoundRobin), ("least_request", Balance::LeastRequest)];
+        node.word(&words, &["random", "consistent_hash"])
+    });
+    let protocol = protocol(&mut table);
+    let host = table.or("host", Host::Preserve, host);
+    let max_requests_per_endpoint =
+        table.optional("max_requests_per_endpoint", |node| NonZeroU32::new(node.integer(1..=MAX_REQUESTS)?));
+    let tls = table.optional("tls", |node| tls(node.table()?, endpoints.as_deref()));
+    let timeouts = table.or("timeouts", Timeouts::default(), |node| timeouts(node.table()?));
+    let health = table.optional("health", |node| health(node.table()?));
+    let retry = table.or("retry", Retry::default(), |node| retry(node.table()?));
+    table.finish(&["hash_key", "outlier"]);
+    Some(Upstream {
+        endpoints: endpoints?,
+        balance: balance?,
+        protocol: protocol?,
+        host: host?,
+        max_requests_per_endpoint: max_requests_per_endpoint?,
+        tls: tls?,
+        timeouts: timeouts?,
+        health: health?,
+        retry: retry?,
+    })
+}
+
+/// No address twice: its weight says how much it takes.
+fn endpoints(node: &Node<'_>) -> Option<Vec<Endpoint>> {
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    let items = node.items(MAX_ENDPOINTS)?;
+    if items.is_empty() {
+        node.problem("this list is empty: an upstream has an endpoint");
+    }
+    for item in items {
+        let Some(endpoint) = endpoint(&item) else {
+            continue;
+        };
+        if endpoints.iter().any(|other| other.address == endpoint.address) {
+            item.problem("this endpoint is in the list already: give one of them a weight instead");
+        }
+        endpoints.push(endpoint);
+    }
+    Some(endpoints)
+}
+
+fn endpoint(node: &Node<'_>) -> Option<Endpoint> {
+    let Some(mut table) = node.inline_table() else {
+        return node.parse(address::endpoint).map(|address| Endpoint { address, weight: 1 });
+    };
+    let address = table.required("address", "where the endpoint is", |node| node.parse(address::endpoint));
+    let weight = table.or("weight", 1, |node| node.integer(1..=MAX_WEIGHT));
+    table.finish(&[]);
+    Some(Endpoint { address: address?, weight: weight? })
+}
+
+fn protocol(table: &mut Table<'_>) -> Option<UpstreamProtocol> {
+    let has_tls = table.has("tls");
+    let words = [
+        ("http/1.1", UpstreamProtocol::Http1),
+        ("h2", UpstreamProtocol::Http2),
+        ("h2c", UpstreamProtocol::Http2Cleartext),
+    ];
+    table.or("protocol", UpstreamProtocol::Http1, |node| {
+        match (node.word(&words, &["h3"])?, has_tls) {
+            (UpstreamProtocol::Http2, false) => {
+                node.problem("h2 needs TLS: add [upstreams.NAME.tls], or write \"h2c\"")
+            }
+            (UpstreamProtocol::Http2Cleartext, true) => {
+                node.problem("h2c is h2 without TLS: with \"tls\" write \"h2\"")
+            }
+            (protocol, _) => return Some(protocol),
+        }
+        None
+    })
+}
+
+fn host(node: &Node<'_>) -> Option<Host> {
+    node.parse(|text| match text {
+        "preserve" => Ok(Host::Preserve),
+        text => header::value(&address::authority(text)?).map(Host::Fixed),
+    })
+}
+
+fn tls(mut table: Table<'_>, endpoints: Option<&[Endpoint]>) -> Option<UpstreamTls> {
+    let server_name = match table.get("server_name") {
+        Some(node) => node.parse(server_name),
+        None => implied_name(&table, endpoints?),
+    };
+    let ca = table.optional("ca_file", file::content);
+    let cert = table.optional("client_cert_file", file::content);
+    let key = table.optional("client_key_file", file::content);
+    let client = match (table.get("client_cert_file"), table.get("client_key_file")) {
+        (Some(alone), None) => {
+            alone.problem_of_key("\"client_key_file\" is missing: a certificate proves nothing without its key");
+            None
+        }
+        (None, Some(alone)) => {
+            alone.problem_of_key("\"client_cert_file\" is missing: a key proves nothing without its certificate");
+            None
+        }
+        _ => cert.zip(key).map(|(cert, key)| cert.zip(key).map(|(cert, key)| Certificate { cert, key })),
+    };
+    table.finish(&[]);
+    Some(UpstreamTls { server_name: server_name?, ca: ca?, client: client? })
+}
+
+/// A name or an address that a certificate can be for.
+fn server_name(text: &str) -> Result<String, Complaint> {
+    let name = address::host_name(text).or_else(|complaint| match text.parse::<std::net::IpAddr>() {
+        Ok(address) => Ok(address.to_string()),
+        Err(_) => Err(complaint),
+    })?;
+    match ServerName::try_from(name.as_str()) {
+        Ok(_) => Ok(name),
+        Err(_) => Err(Complaint::new("this is not a name or an address that a certificate can be for")),
+    }
+}
+
+/// The name that all endpoints have, if they have one.
+fn implied_name(table: &Table<'_>, endpoints: &[Endpoint]) -> Option<String> {
+    let mut names = endpoints.iter().map(|endpoint| match &endpoint.address {
+        EndpointAddress::Name { host, .. } => Some(host.as_str()),
+        EndpointAddress::Socket(_) | EndpointAddress::Unix(_) => None,
+    });
+    let first = names.next()?;
+    let message = match first {
+        Some(name) if names.all(|other| other == Some(name)) => match server_name(name) {
+            Ok(name) => return Some(name),
+            Err(complaint) => {
+                format!("\"server_name\" is missing, and the endpoint's cannot be it: {}", complaint.message)
+            }
+        },
+        _ => "\"server_name\" is missing: the name that the certificates have, which these endpoints do not tell"
+            .to_owned(),
+    };
+    table.node.problem(message);
+    None
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(2),
+            first_byte: Duration::from_secs(30),
+            idle: Duration::from_secs(30),
+            keepalive: Duration::from_secs(50),
+        }
+    }
+}
+
+fn timeouts(mut table: Table<'_>) -> Option<Timeouts> {
+    let default = Timeouts::default();
+    let connect = table.or("connect", default.connect, |node| value::duration(node, HOUR));
+    let first_byte = table.or("first_byte", default.first_byte, |node| value::duration(node, value::DAY));
+    let idle = table.or("idle", default.idle, |node| value::duration(node, value::DAY));
+    let keepalive = table.or("keepalive", default.keepalive, |node| value::duration(node, value::DAY));
+    table.finish(&[]);
+    Some(Timeouts { connect: connect?, first_byte: first_byte?, idle: idle?, keepalive: keepalive? })
+}
+
+fn health(mut table: Table<'_>) -> Option<Health> {
+    let kind = table
+        .required("type", "how endpoints are checked, \"http\"", |node| node.word(&[("http", ())], &["tcp", "grpc"]));
+    let path = table.or("path", "/".to_owned(), |node| node.parse(request_path));
+    let host = table.optional("host", |node| node.parse(address::authority));
+    let port = table.optional("port", |node| node.integer(1..=u16::MAX));
+    let expect_status = table
+        .or("expect_status", vec![200..=299], |node| node.some(MAX_RANGES, "leave it out for 200 to 299", statuses));
+    let interval = table.or("interval", Duration::from_secs(5), |node| value::duration(node, HOUR));
+    let timeout = table.or("timeout", Duration::from_secs(1), |node| value::duration(node, HOUR));
+    let healthy_after = table.or("healthy_after", 2, |node| node.integer(1..=MAX_IN_A_ROW));
+    let unhealthy_after = table.or("unhealthy_after", 3, |node| node.integer(1..=MAX_IN_A_ROW));
+    table.finish(&[]);
+    kind?;
+    Some(Health {
+        path: path?,
+        host: host?,
+        port: port?,
+        expect_status: expect_status?,
+        interval: interval?,
+        timeout: timeout?,
+        healthy_after: NonZeroU32::new(healthy_after?)?,
+        unhealthy_after: NonZeroU32::new(unhealthy_after?)?,
+    })
+}
+
+/// A path with perhaps a query, as it is sent.
+fn request_path(text: &str) -> Result<String, Complaint> {
+    let (path, query) = text.split_once('?').unwrap_or((text, ""));
+    path::plain(path)?;
+    if let Some(wrong) = query.find(|character: char| !matches!(character, '!'..='~') || character == '#') {
+        return Err(Complaint::at(path.len() + 1 + wrong..text.len(), "this cannot stand in a query: escape it"));
+    }
+    match text.parse::<http::uri::PathAndQuery>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err(Complaint::new("this is not a path that can be asked for")),
+    }
+}
+
+/// `"200-299"`, `"204"`.
+fn statuses(node: &Node<'_>) -> Option<RangeInclusive<u16>> {
+    node.parse(|text| {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let status = |text: &str| match text.parse() {
+            Ok(status @ 200..=599) if text.len() == 3 => Some(status),
+            _ => None,
+        };
+        match (status(first), status(last)) {
+            (Some(first), Some(last)) if first <= last => Ok(first..=last),
+            _ => {
+                Err(Complaint::new("this must be a status or a range of them from 200 to 599: \"204\" or \"200-299\""))
+            }
+        }
+    })
+}
+
+impl Default for Retry {
+    /// The methods are the idempotent ones (RFC 9110 section 9.2.2).
+    fn default() -> Self {
+        let methods = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE, Method::TRACE];
+        Self { max_retries: 1, on: vec![RetryOn::ConnectFailure, RetryOn::Reset], methods: methods.into() }
+    }
+}
+
+fn retry(mut table: Table<'_>) -> Option<Retry> {
+    let default = Retry::default();
+    let max_retries = table.or("max_retries", default.max_retries, |node| node.integer(0..=MAX_RETRIES));
+    let words = [("connect_failure", RetryOn::ConnectFailure), ("reset", RetryOn::Reset)];
+    let on = table.or("on", default.on, |node| {
+        node.some(16, "max_retries = 0 turns retries off", |item| item.word(&words, &["502", "503", "504"]))
+    });
+    let methods = table.or("methods", default.methods, |node| {
+        node.some(MAX_METHODS, "leave it out for the idempotent ones", |item| item.parse(header::method))
+    });
+    table.finish(&["budget"]);
+    Some(Retry { max_retries: max_retries?, on: on?, methods: methods? })
+}

@@ -1,0 +1,73 @@
+//! Values that several sections have.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::complaint::Complaint;
+use super::leaf::quantity;
+use super::node::Node;
+use super::section::Named;
+use super::table::Table;
+use crate::config::{Mode, Name};
+
+/// The shortest time that is counted.
+pub(super) const TICK: Duration = Duration::from_millis(1);
+/// The longest that anything is waited for.
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Most names in a list of references.
+const MAX_NAMES: usize = 64;
+/// Longest free text.
+const MAX_TEXT: usize = 4096;
+
+/// A duration up to `most`.
+pub(super) fn duration(node: &Node<'_>, most: Duration) -> Option<Duration> {
+    node.parse(|text| quantity::duration(text, TICK..=most))
+}
+
+/// A duration up to `most`, or `"none"`.
+pub(super) fn duration_or_none(node: &Node<'_>, most: Duration) -> Option<Option<Duration>> {
+    or_none(node, |text| quantity::duration(text, TICK..=most))
+}
+
+/// A size within bounds, or `"none"`.
+pub(super) fn size_or_none(node: &Node<'_>, bounds: RangeInclusive<u64>) -> Option<Option<u64>> {
+    or_none(node, |text| quantity::size(text, bounds))
+}
+
+fn or_none<T>(node: &Node<'_>, parse: impl FnOnce(&str) -> Result<T, Complaint>) -> Option<Option<T>> {
+    node.parse(|text| match text {
+        "none" => Ok(None),
+        text => parse(text).map(Some).map_err(|mut complaint| {
+            complaint.message.push_str("; \"none\" lifts the limit");
+            complaint
+        }),
+    })
+}
+
+/// Text that is not empty, has no control characters and is not longer than a few lines.
+pub(super) fn text(node: &Node<'_>) -> Option<String> {
+    node.parse(plain_text)
+}
+
+pub(super) fn plain_text(text: &str) -> Result<String, Complaint> {
+    if text.is_empty() {
+        return Err(Complaint::new("this is empty"));
+    }
+    if text.len() > MAX_TEXT {
+        return Err(Complaint::new(format!("this is longer than {MAX_TEXT} bytes")));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(Complaint::new("this has a control character"));
+    }
+    Ok(text.to_owned())
+}
+
+/// Names of a section, none of them twice; none at all is a list too.
+pub(super) fn names(node: &Node<'_>, section: &Named<'_>) -> Option<Vec<Name>> {
+    node.distinct(MAX_NAMES, |item| section.refer(item))
+}
+
+/// `mode`, `auth_mode`.
+pub(super) fn mode(table: &mut Table<'_>, key: &'static str) -> Option<Mode> {
+    table.or(key, Mode::Enforce, |node| node.word(&[("enforce", Mode::Enforce), ("shadow", Mode::Shadow)], &[]))
+}
