@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server};
 use rustls::crypto::CryptoProvider;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 use crate::admin::{Admin, Sources};
 use crate::config::{Config, ConfigError, Name};
@@ -144,8 +144,9 @@ fn start(
         };
         (socket, Arc::new(listening))
     });
-    let (accepting, is_accepting) = watch::channel(false);
-    server.add_service(Listeners::new(proxy, listening.collect(), config.server.threads, accepting));
+    let listeners = Listeners::new(proxy, listening.collect(), config.server.threads);
+    let accepting = listeners.accepting();
+    server.add_service(listeners);
     let sources = Sources {
         live: Arc::clone(&live),
         drain: drain.clone(),
@@ -165,7 +166,7 @@ fn start(
         signals,
         launcher,
         predecessor,
-        accepting: is_accepting,
+        accepting,
     });
     Ok((server, life, access_log))
 }
@@ -236,6 +237,6 @@ fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         // Refused, the process serves with what it has.
-        drop(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }));
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     }
 }

@@ -199,14 +199,16 @@ impl Living {
         let (launcher, sockets) = (self.parts.launcher.clone(), Arc::clone(&self.sockets));
         let offer = Offer::of(&self.parts.reloader.live().load_full());
         let candidate = Candidate::default();
-        let task = tokio::task::spawn_blocking({
+        let handed_over = apart("hand-over", {
             let candidate = candidate.clone();
-            move || {
-                Done::HandOver(match to {
-                    Some(channel) => upgrade::give_way(channel, &sockets, &offer),
-                    None => launcher.hand_over(&sockets, &offer, &candidate),
-                })
+            move || match to {
+                Some(channel) => upgrade::give_way(channel, &sockets, &offer),
+                None => launcher.hand_over(&sockets, &offer, &candidate),
             }
+        });
+        let task = tokio::spawn(async move {
+            let ended = handed_over.await.unwrap_or_else(|_| Err("no thread could be had for it".to_owned()));
+            Done::HandOver(ended)
         });
         self.operation = Some(Operation { task, reply, candidate });
     }
@@ -356,7 +358,7 @@ async fn finished(operation: Option<&mut Operation>) -> Result<Done, tokio::task
 /// A thread that listens to the successor, until it is gone or this process ends.
 fn watch_successor(channel: Arc<Channel>) -> mpsc::Receiver<()> {
     let (sender, receiver) = mpsc::channel(1);
-    tokio::task::spawn_blocking(move || {
+    drop(apart("successor", move || {
         loop {
             match channel.receive::<Report>(SUCCESSOR_POLL) {
                 Ok(Some((Report::Reopen, _))) => drop(sender.try_send(())),
@@ -364,6 +366,20 @@ fn watch_successor(channel: Arc<Channel>) -> mpsc::Receiver<()> {
                 _ => return,
             }
         }
+    }));
+    receiver
+}
+
+/// Does `work` on a thread of its own, which does not keep the process from leaving: the end of a runtime waits for its
+/// blocking tasks.
+fn apart<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
+    let (sender, receiver) = oneshot::channel();
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        // Whoever waited has left.
+        drop(sender.send(work()));
     });
+    if let Err(error) = thread {
+        log::error!("no thread for {name}: {error}");
+    }
     receiver
 }

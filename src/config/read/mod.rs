@@ -17,6 +17,7 @@ mod log;
 mod node;
 mod report;
 mod route;
+mod runtime_dir;
 mod secret;
 mod section;
 mod server;
@@ -37,6 +38,7 @@ use self::source::Source;
 use super::{Config, Name, Problem, Surroundings};
 
 pub(super) use self::file::{MAX_FILE, not_text};
+pub(super) use self::runtime_dir::runtime_dir;
 
 /// What every part of the reading needs.
 struct Context<'a> {
