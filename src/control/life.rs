@@ -146,7 +146,8 @@ impl Living {
         if let Some(predecessor) = &self.parts.predecessor
             && let Some(auth) = predecessor.lost_keys(&snapshot)
         {
-            let why = format!("auth {auth} has no keys that the running process has: try again when they can be fetched");
+            let why =
+                format!("auth {auth} has no keys that the running process has: try again when they can be fetched");
             log::error!("{why}");
             predecessor.abort(&why);
             return false;

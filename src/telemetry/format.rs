@@ -200,7 +200,6 @@ impl Date {
 pub(super) mod tests {
     use std::net::Ipv4Addr;
 
-
     use http::{Method, StatusCode};
     use proptest::prelude::*;
     use serde_json::Value;
