@@ -191,35 +191,32 @@ struct Writer {
 
 impl Writer {
     fn run(mut self, receiver: &Receiver<Message>) {
-        loop {
+        let mut is_last = false;
+        while !is_last {
             match receiver.recv_timeout(PATIENCE) {
                 Ok(Message::Line(record)) => {
                     self.add(&record);
-                    self.gather(receiver);
+                    is_last = self.gather(receiver);
                 }
-                Ok(Message::Finish) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(Message::Finish) | Err(RecvTimeoutError::Disconnected) => is_last = true,
                 Err(RecvTimeoutError::Timeout) => {}
             }
             self.write();
         }
-        self.write();
         self.shared.finished.store(true, Ordering::Release);
     }
 
-    /// Takes what is there already, up to a batch.
-    fn gather(&mut self, receiver: &Receiver<Message>) {
+    /// Takes what is there already, up to a batch. True if the end was there too.
+    fn gather(&mut self, receiver: &Receiver<Message>) -> bool {
         while self.batch.len() < BATCH {
             match receiver.try_recv() {
                 Ok(Message::Line(record)) => self.add(&record),
-                // Finished, or nothing there: what follows is seen by the next wait.
-                Ok(Message::Finish) => {
-                    self.write();
-                    self.shared.finished.store(true, Ordering::Release);
-                    return;
-                }
-                Err(_) => return,
+                Ok(Message::Finish) => return true,
+                // Nothing there, or nobody any more, which the next wait sees.
+                Err(_) => return false,
             }
         }
+        false
     }
 
     fn add(&mut self, record: &Record) {
@@ -280,6 +277,21 @@ mod tests {
         assert_eq!(std::fs::read_to_string(old).expect("read").matches("\"path\":\"/before\"").count(), 1);
         assert_eq!(std::fs::read_to_string(new).expect("read").matches("\"path\":\"/after\"").count(), 1);
         assert_eq!(log.dropped(), 0);
+    }
+
+    /// The end, gathered together with the last line, was once taken for no end: the process stayed for ever.
+    #[test]
+    fn the_end_right_behind_a_line_is_the_end() {
+        let (sender, ended) = sync_channel(0);
+        std::thread::spawn(move || {
+            for _ in 0..200 {
+                let log = AccessLog::start(&spec(LogOutput::File("/dev/null".into()), 1.0)).expect("started");
+                log.log(Box::new(record("/last")));
+                log.finish();
+            }
+            sender.send(()).expect("somebody waits");
+        });
+        ended.recv_timeout(Duration::from_secs(30)).expect("every log has ended");
     }
 
     #[test]
