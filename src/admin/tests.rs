@@ -158,13 +158,7 @@ struct Served {
     health: SocketAddr,
     /// Dropping it would tell the service to stop
     _shutdown: watch::Sender<bool>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    task: JoinSet<()>,
 }
 
 fn bound() -> (TcpListener, SocketAddr) {
@@ -190,7 +184,8 @@ fn serve(token: Option<&str>) -> Served {
     let ((socket, addr), (health_socket, health)) = (bound(), bound());
     let mut admin = Admin::new(sources.clone(), socket, Some(health_socket));
     let (shutdown, watch) = watch::channel(false);
-    let task = tokio::spawn(async move { admin.start_service(None, watch, 1).await });
+    let mut task = JoinSet::new();
+    task.spawn(async move { admin.start_service(None, watch, 1).await });
     Served { sources, addr, health, _shutdown: shutdown, task }
 }
 
@@ -408,7 +403,7 @@ async fn a_successor_gets_the_sockets() {
     let mut served = serve(None);
     assert!(get(served.addr, "/healthz").await.starts_with("HTTP/1.1 200 "));
     served.sources.status.hand_over();
-    (&mut served.task).await.expect("ends by itself");
+    served.task.join_next().await.expect("one task").expect("ends by itself");
     assert!(TcpStream::connect(served.addr).await.is_err());
     assert!(TcpStream::connect(served.health).await.is_err());
 }
