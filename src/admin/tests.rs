@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
@@ -360,6 +360,30 @@ async fn a_scrape_brings_the_numbers_of_every_room() {
     );
     assert!(answer.contains("tollgate_build_info{"), "{answer}");
     drop(lease);
+}
+
+#[tokio::test]
+async fn the_page_about_metrics_lists_those_that_there_are_and_no_others() {
+    let served = serve(None);
+    let metrics = &served.sources.metrics;
+    let https: Name = "https".into();
+    let listener = metrics.listener(&https);
+    let _connection = listener.connection();
+    listener.refuse(crate::http::Reason::NoRoute);
+    let route = metrics.route(std::iter::once(&https), &"orders".into());
+    route.finish(&https, &http::Method::GET, StatusCode::OK, Duration::ZERO);
+    metrics.reloaded(true);
+    metrics.upgraded(true);
+    served.sources.status.reloaded(Ok(()));
+    let scrape = get(served.addr, "/metrics").await;
+    let families = scrape.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let mut present: BTreeSet<_> = families.filter(|name| name.starts_with("tollgate_")).collect();
+    // These appear with the first key set, and with a route in shadow mode.
+    present.extend(["tollgate_jwks_age_seconds", "tollgate_auth_shadow"]);
+    let names =
+        include_str!("../../docs/metrics.md").lines().filter_map(|row| row.strip_prefix("| `")?.split('`').next());
+    let documented: BTreeSet<_> = names.filter(|name| name.starts_with("tollgate_")).collect();
+    assert_eq!(present, documented);
 }
 
 #[tokio::test]
