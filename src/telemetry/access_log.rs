@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -195,7 +196,9 @@ impl Writer {
             match receiver.recv_timeout(PATIENCE) {
                 Ok(Message::Line(record)) => {
                     self.add(&record);
-                    self.gather(receiver);
+                    if self.gather(receiver).is_break() {
+                        break;
+                    }
                 }
                 Ok(Message::Finish) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -206,20 +209,17 @@ impl Writer {
         self.shared.finished.store(true, Ordering::Release);
     }
 
-    /// Takes what is there already, up to a batch.
-    fn gather(&mut self, receiver: &Receiver<Message>) {
+    /// Takes what is there already, up to a batch; breaks when that was the last.
+    fn gather(&mut self, receiver: &Receiver<Message>) -> ControlFlow<()> {
         while self.batch.len() < BATCH {
             match receiver.try_recv() {
                 Ok(Message::Line(record)) => self.add(&record),
-                // Finished, or nothing there: what follows is seen by the next wait.
-                Ok(Message::Finish) => {
-                    self.write();
-                    self.shared.finished.store(true, Ordering::Release);
-                    return;
-                }
-                Err(_) => return,
+                Ok(Message::Finish) => return ControlFlow::Break(()),
+                // Nothing there: what follows is seen by the next wait.
+                Err(_) => break,
             }
         }
+        ControlFlow::Continue(())
     }
 
     fn add(&mut self, record: &Record) {
