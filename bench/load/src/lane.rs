@@ -132,7 +132,7 @@ impl Worker {
                 Some(_) => sleep_until(due.into()).await,
             }
             let id = self.shared.ids.fetch_add(1, Ordering::Relaxed);
-            let is_post = self.lane.post_every > 0 && id % self.lane.post_every == 0;
+            let is_post = self.lane.post_every > 0 && id.is_multiple_of(self.lane.post_every);
             let answered = timeout(self.lane.delay + PATIENCE, self.ask(id, is_post)).await;
             match answered {
                 Ok(Ok(())) => self.tally.answered(id, is_post, due.elapsed()),
