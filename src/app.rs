@@ -10,7 +10,7 @@ use rustls::crypto::CryptoProvider;
 use tokio::sync::Semaphore;
 
 use crate::admin::{Admin, Sources};
-use crate::config::{Config, ConfigError, Name};
+use crate::config::{Config, ConfigError, Name, Places};
 use crate::control::{self, Drain, Launcher, Life, Parts, Predecessor, Reloader, Signals, Status};
 use crate::listen::{Listeners, Listening};
 use crate::proxy::Proxy;
@@ -52,7 +52,8 @@ pub struct Summary {
 /// # Errors
 /// What is wrong with the configuration.
 pub fn check(file: &Path) -> Result<Summary, ConfigError> {
-    let snapshot = build(Config::load(file)?, file, &tools())?;
+    let (config, places) = Config::load_with_places(file)?;
+    let snapshot = Snapshot::build(config, None, &tools()).map_err(|problems| places.locate(problems))?;
     Ok(Summary {
         listeners: snapshot.config.listeners.len(),
         routes: snapshot.config.routes.len(),
@@ -68,9 +69,9 @@ pub fn run(file: &Path, take_over: bool) -> Result<(), StartError> {
     let signals = Signals::install().map_err(|error| other(format!("signal handlers cannot be installed: {error}")))?;
     let started_by = Predecessor::that_started_us().map_err(StartError::Other)?;
     raise_file_limit();
-    let loaded = Config::load(file);
+    let loaded = Config::load_with_places(file);
     let inherited = match (started_by, &loaded) {
-        (None, Ok(config)) if take_over => {
+        (None, Ok((config, _))) if take_over => {
             Some(Predecessor::that_runs(&config.server.runtime_dir).map_err(StartError::Other)?)
         }
         (started_by, _) => started_by,
@@ -78,7 +79,7 @@ pub fn run(file: &Path, take_over: bool) -> Result<(), StartError> {
     let (predecessor, sockets) = inherited.unzip();
     let started = loaded
         .map_err(StartError::from)
-        .and_then(|config| start(config, file, signals, predecessor.clone(), sockets.unwrap_or_default()));
+        .and_then(|loaded| start(loaded, file, signals, predecessor.clone(), sockets.unwrap_or_default()));
     let (server, life, access_log) = started.inspect_err(|error| {
         if let Some(predecessor) = &predecessor {
             predecessor.abort(&error.to_string());
@@ -91,7 +92,7 @@ pub fn run(file: &Path, take_over: bool) -> Result<(), StartError> {
 
 /// Binds, builds and wires everything; nothing runs yet.
 fn start(
-    config: Config,
+    (config, places): (Config, Places),
     file: &Path,
     signals: Signals,
     predecessor: Option<Predecessor>,
@@ -99,7 +100,7 @@ fn start(
 ) -> Result<(Server, Life, AccessLog), StartError> {
     start_log(&config.log.level).map_err(|error| other(format!("the log cannot be started: {error}")))?;
     let tools = tools();
-    let mut snapshot = build(config, file, &tools)?;
+    let mut snapshot = Snapshot::build(config, None, &tools).map_err(|problems| places.locate(problems))?;
     snapshot.generation += predecessor.as_ref().map_or(0, Predecessor::generation);
     let config = snapshot.config.clone();
     let launcher =
@@ -181,10 +182,6 @@ fn tools() -> Tools {
     // A second call in one process finds the first one's provider, which is the same.
     drop(provider.clone().install_default());
     Tools { metrics: Arc::new(Metrics::new()), provider: Arc::new(provider) as Arc<CryptoProvider> }
-}
-
-fn build(config: Config, file: &Path, tools: &Tools) -> Result<Snapshot, ConfigError> {
-    Snapshot::build(config, None, tools).map_err(|problems| ConfigError { file: file.to_path_buf(), problems })
 }
 
 /// Every address of the configuration.

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tollgate::config::Config;
+use tollgate::config::{Config, System};
 
 /// All `.toml` files of a directory, sorted.
 fn files(directory: &str) -> Vec<PathBuf> {
@@ -37,7 +37,7 @@ fn refuses(path: &Path, failures: &mut Vec<String>) {
 #[test]
 fn what_is_wrong_is_told_all_at_once_in_its_place() {
     let files = files("tests/config/invalid");
-    assert!(files.len() >= 1, "only {} files", files.len());
+    assert!(files.len() >= 35, "only {} files", files.len());
     let mut failures = Vec::new();
     for path in &files {
         refuses(path, &mut failures);
@@ -54,4 +54,50 @@ fn valid_files_and_all_that_are_shipped_are_read() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// What has no default, with a value of its own in `conf/tollgate.toml`.
+const REQUIRED: &str = r#"
+[listeners.http]
+address = "0.0.0.0:8080"
+
+[auth.corporate]
+type = "jwt"
+issuer = "https://id.example.com"
+audience = ["orders-api"]
+algorithms = ["RS256", "ES256"]
+jwks_url = "https://id.example.com/jwks.json"
+
+[limits.per_address]
+rate = "1000/m"
+key = ["client.address"]
+
+[limits.busy]
+concurrent = 500
+key = ["route"]
+
+[upstreams.orders]
+endpoints = ["127.0.0.1:3000", "127.0.0.1:3001", "unix:/run/orders.sock"]
+health = { type = "http" }
+
+[routes.orders]
+auth = "corporate"
+upstream = "orders"
+
+[routes.old_site]
+hosts = ["www.example.com"]
+auth = "none"
+redirect = { to = "https://example.com{path}" }
+
+[routes.robots]
+path = "/robots.txt"
+auth = "none"
+respond = {}
+"#;
+
+#[test]
+fn the_commented_reference_tells_the_defaults() {
+    let reference = Config::load(Path::new("conf/tollgate.toml")).expect("what is shipped is valid");
+    let (bare, _) = Config::read(REQUIRED, Path::new("bare.toml"), &System).expect("it has all that is required");
+    assert_eq!(reference, bare);
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -140,7 +140,7 @@ impl<'a> Report<'a> {
             ready: sources.is_ready(),
             started_at: seconds(started),
             // The clock may have been set back since.
-            uptime_seconds: started.elapsed().unwrap_or_default().as_secs(),
+            uptime_seconds: started.elapsed().unwrap_or(Duration::ZERO).as_secs(),
             config_generation: snapshot.generation,
             last_reload: sources.status.last_reload().map(Reload::new),
             connections: sources.drain.connections(),
@@ -281,5 +281,5 @@ fn mode(mode: Mode) -> &'static str {
 }
 
 fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+    time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }

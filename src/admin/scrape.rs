@@ -1,7 +1,7 @@
 //! What other rooms keep as plain numbers, said in Prometheus' words. `docs/metrics.md` lists every one.
 
 use std::collections::BTreeMap;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::Sources;
 use crate::config::Mode;
@@ -178,7 +178,7 @@ fn certificates(scrape: &mut Scrape, snapshot: &Snapshot) {
     for (listener, served) in snapshot.listeners() {
         for certificate in served.tls.iter().flat_map(|tls| tls.certificates.iter()) {
             let name = certificate.names.first().map_or("_none", |name| name);
-            let end = certificate.not_after.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+            let end = certificate.not_after.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64();
             let earliest = ends.entry((&**listener, name)).or_insert(end);
             *earliest = earliest.min(end);
         }

@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::running::Running;
 use super::Failure;
+use super::running::Running;
 use crate::control::Verb;
 
 /// Let the running process read its configuration again, and wait for the result

@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::running::Running;
 use super::Failure;
+use super::running::Running;
 use crate::control::Verb;
 
 /// Say which process serves, and which configuration

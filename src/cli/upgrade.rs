@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::running::Running;
 use super::Failure;
+use super::running::Running;
 use crate::control::Verb;
 
 /// Let the running process hand over to the binary and configuration now on disk, and wait for the result

@@ -19,6 +19,13 @@ pub struct Limit {
     pub mode: Mode,
 }
 
+impl Limit {
+    /// Whether it can only be counted once the caller is known.
+    pub fn needs_identity(&self) -> bool {
+        self.key.iter().any(Selector::needs_identity)
+    }
+}
+
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitKind {

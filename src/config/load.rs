@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::read::{self, MAX_FILE};
+use super::read::{self, MAX_FILE, Places};
 use super::{Config, ConfigError, Problem, Surroundings, System};
 
 impl Config {
@@ -11,23 +11,29 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it, by place.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let surroundings = System;
+        Self::load_with_places(path).map(|(config, _)| config)
+    }
+
+    /// [`Self::load`], and where everything stands: to show what is found wrong when objects are built from it.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, by place.
+    pub fn load_with_places(path: &Path) -> Result<(Self, Places), ConfigError> {
         let unreadable = |message: String| ConfigError {
             file: path.to_owned(),
             problems: vec![Problem::new(path.display().to_string(), message)],
         };
-        let content =
-            surroundings.file(path, MAX_FILE).map_err(|error| unreadable(format!("it cannot be read: {error}")))?;
+        let content = System.file(path, MAX_FILE).map_err(|error| unreadable(format!("it cannot be read: {error}")))?;
         let text = String::from_utf8(content)
             .map_err(|error| unreadable(read::not_text(&error.utf8_error(), error.as_bytes())))?;
-        Self::read(&text, path, &surroundings)
+        Self::read(&text, path, &System)
     }
 
-    /// Reads the configuration `text`, as if it stood in a file at `path`.
+    /// Reads the configuration `text` as if it stood in a file at `path`.
     ///
     /// # Errors
     /// Everything that is wrong with it, by place.
-    pub fn read(text: &str, path: &Path, surroundings: &dyn Surroundings) -> Result<Self, ConfigError> {
+    pub fn read(text: &str, path: &Path, surroundings: &dyn Surroundings) -> Result<(Self, Places), ConfigError> {
         read::read(text, path, surroundings).map_err(|problems| ConfigError { file: path.to_owned(), problems })
     }
 }

@@ -29,6 +29,7 @@ pub use limit::{Limit, LimitKind, Mode, OnFull};
 pub use listener::{Certificate, Listener, Protocol, Tls};
 pub use load::runtime_dir;
 pub use problem::{ConfigError, Location, Problem};
+pub use read::Places;
 pub use route::{
     Action, AuthChoice, ClientRules, EncodedSlash, HeaderRules, Redirect, Require, Respond, Rewrite, Route, RoutePath,
 };

@@ -108,6 +108,7 @@ impl Drop for ConnectionGuard {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests own the tasks that they start")]
 mod tests {
     use super::*;
 

@@ -3,8 +3,10 @@
 //! Runs inside Pingora's wait for a shutdown signal and returns the fast one when the drain is over. So Pingora's own
 //! hand-over (which drains whether or not anybody took the sockets) and its fixed grace sleep never happen.
 
+#![expect(clippy::disallowed_methods, reason = "control owns the tasks that it starts")]
+
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -141,13 +143,14 @@ impl Living {
     async fn begin(&mut self) -> bool {
         let snapshot = self.parts.reloader.live().load_full();
         tasks::follow(&snapshot, None).await;
-        if let Some(predecessor) = &self.parts.predecessor {
-            if let Some(auth) = predecessor.lost_keys(&snapshot) {
-                let why = format!("auth {auth} has no keys yet, and the running process has: try again when they can be fetched");
-                log::error!("{why}");
-                predecessor.abort(&why);
-                return false;
-            }
+        if let Some(predecessor) = &self.parts.predecessor
+            && let Some(auth) = predecessor.lost_keys(&snapshot)
+        {
+            let why =
+                format!("auth {auth} has no keys that the running process has: try again when they can be fetched");
+            log::error!("{why}");
+            predecessor.abort(&why);
+            return false;
         }
         // Its sender lives in the listeners; if it is gone, they have failed to start.
         if self.parts.accepting.wait_for(|accepting| *accepting).await.is_err() {
@@ -239,10 +242,10 @@ impl Living {
             // Whoever asked has left: there is nobody to tell.
             drop(reply.send(Answer::new(result)));
         }
-        if successor.is_none() {
-            if let Some(signal) = self.pending.take() {
-                self.start(signal);
-            }
+        if successor.is_none()
+            && let Some(signal) = self.pending.take()
+        {
+            self.start(signal);
         }
         successor
     }
@@ -286,7 +289,7 @@ impl Living {
         self.parts.drain.advance(Phase::Draining);
         log::info!("draining {} connections", self.parts.drain.connections());
         let file = socket::path(&snapshot.config.server.runtime_dir);
-        remove(file);
+        remove(&file);
         let (_never, reopen) = mpsc::channel(1);
         self.drain(reopen).await
     }
@@ -341,8 +344,8 @@ fn ignored(signal: Signal) {
     log::info!("{signal:?} is ignored: this process is leaving");
 }
 
-fn remove(file: PathBuf) {
-    if let Err(error) = std::fs::remove_file(&file) {
+fn remove(file: &Path) {
+    if let Err(error) = std::fs::remove_file(file) {
         log::debug!("{} stays behind: {error}", file.display());
     }
 }

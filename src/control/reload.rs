@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Status, tasks};
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::snapshot::{Live, Snapshot, Tools};
 
 /// Replaces the snapshot.
@@ -60,15 +60,13 @@ impl Reloader {
     }
 
     fn build(&self, old: &Snapshot) -> Result<Snapshot, String> {
-        let config = Config::load(&self.file).map_err(|error| error.to_string())?;
+        let (config, places) = Config::load_with_places(&self.file).map_err(|error| error.to_string())?;
         let fixed = needs_upgrade(&old.config, &config);
         if !fixed.is_empty() {
             let keys = fixed.into_iter().collect::<Vec<_>>().join(", ");
             return Err(format!("{keys} cannot change while the process runs: this needs `tollgate upgrade`"));
         }
-        Snapshot::build(config, Some(old), &self.tools).map_err(|problems| {
-            ConfigError { file: self.file.to_path_buf(), problems }.to_string()
-        })
+        Snapshot::build(config, Some(old), &self.tools).map_err(|problems| places.locate(problems).to_string())
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Only the user that runs the process and root may: the file's mode says so, and the peer's user is checked.
 
+#![expect(clippy::disallowed_methods, reason = "control owns the tasks that it starts")]
+
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;

@@ -2,6 +2,8 @@
 //!
 //! A task belongs to the object it works for: it holds that weakly and ends with it. So nothing here is ever stopped.
 
+#![expect(clippy::disallowed_methods, reason = "control owns the tasks that it starts")]
+
 use std::sync::Arc;
 
 use futures_util::future::join_all;

@@ -59,7 +59,9 @@ impl Launcher {
         candidate: &Candidate,
     ) -> Result<Successor, String> {
         if std::process::id() == 1 {
-            return Err("this is process 1 of a container, which ends with it: start a new container instead".to_owned());
+            return Err(
+                "this is process 1 of a container, which ends with it: start a new container instead".to_owned()
+            );
         }
         let (ours, theirs) = Channel::pair().map_err(|error| format!("no channel to a successor: {error}"))?;
         let child = Command::new(&self.program)

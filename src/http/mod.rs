@@ -5,6 +5,7 @@ pub mod fetch;
 
 mod client;
 mod connection;
+mod deadline;
 mod host;
 mod path;
 mod reason;
@@ -14,6 +15,7 @@ mod request_id;
 
 pub use client::{Client, TrustedProxies, unmapped};
 pub use connection::{Connection, TlsFacts};
+pub use deadline::Deadline;
 pub use host::{BadHost, Host};
 pub use path::{BadPath, Canonical, canonical};
 pub use reason::Reason;

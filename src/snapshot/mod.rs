@@ -20,7 +20,7 @@ use crate::filter::auth::Authenticator;
 use crate::filter::limit::Limit;
 use crate::http::TrustedProxies;
 use crate::router::Router;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Refusals, RouteMetrics};
 use crate::tls::ServerTls;
 use crate::upstream::Upstream;
 
@@ -43,6 +43,8 @@ pub struct Snapshot {
     pub limits: BTreeMap<Name, Arc<Limit>>,
     /// By name
     pub upstreams: BTreeMap<Name, Arc<Upstream>>,
+    /// What is counted of requests that no route took
+    pub unrouted: RouteMetrics,
     listeners: BTreeMap<Name, Arc<Listener>>,
 }
 
@@ -55,6 +57,8 @@ pub struct Listener {
     pub tls: Option<ServerTls>,
     /// Limits for everything that arrives here
     pub limits: Vec<Arc<Limit>>,
+    /// What is counted of requests that we answered ourselves
+    pub refusals: Refusals,
 }
 
 /// What building a snapshot needs besides the configuration.
@@ -98,8 +102,8 @@ impl Snapshot {
             }
             Ok(Arc::new(upstream))
         });
-        let listeners = each(&config.listeners, "listeners", &mut problems, |_, spec| {
-            Listener::build(spec, &limits, tools).map(Arc::new)
+        let listeners = each(&config.listeners, "listeners", &mut problems, |name, spec| {
+            Listener::build(name, spec, &limits, tools).map(Arc::new)
         });
         if !problems.is_empty() {
             return Err(problems);
@@ -121,6 +125,7 @@ impl Snapshot {
             authenticators,
             limits,
             upstreams,
+            unrouted: tools.metrics.unrouted(config.listeners.keys()),
             listeners,
             config,
         })
@@ -144,10 +149,15 @@ impl Snapshot {
 }
 
 impl Listener {
-    fn build(spec: &config::Listener, limits: &BTreeMap<Name, Arc<Limit>>, tools: &Tools) -> Result<Self, Problem> {
+    fn build(
+        name: &Name,
+        spec: &config::Listener,
+        limits: &BTreeMap<Name, Arc<Limit>>,
+        tools: &Tools,
+    ) -> Result<Self, Problem> {
         let tls = spec.tls.as_ref().map(|tls| ServerTls::build(tls, &spec.protocols, &tools.provider)).transpose()?;
         let limits = spec.limits.iter().filter_map(|name| limits.get(name).cloned()).collect();
-        Ok(Self { spec: spec.clone(), tls, limits })
+        Ok(Self { spec: spec.clone(), tls, limits, refusals: tools.metrics.refusals(name) })
     }
 }
 

@@ -28,6 +28,7 @@ impl Screen {
     pub(super) fn new() -> Self {
         let is_terminal = io::stdout().is_terminal();
         // https://no-color.org
+        #[expect(clippy::disallowed_methods, reason = "how a terminal looks is no configuration of the gateway's")]
         let has_colours = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Self { out: io::stdout(), is_terminal, has_colours, has_bottom_line: false }
     }

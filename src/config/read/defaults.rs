@@ -26,7 +26,7 @@ pub(super) fn defaults(mut table: Table<'_>, known: &Known<'_, '_>) -> Defaults 
     let scope = Scope { parameters: &[], no_claims: Some("a default is for routes without auth too") };
     let defaults = Defaults {
         auth: table.get("auth").map(|node| route::auth_names(&node, known)),
-        limits: table.or("limits", Vec::new(), |node| value::names(node, known.limits)),
+        limits: table.or("limits", Vec::new(), |node| value::names(node, known.limits, |_| Ok(()))),
         timeout: table.or("timeout", Some(TIMEOUT), |node| value::duration_or_none(node, value::DAY)),
         max_body: table.or("max_body", Some(MAX_BODY), route::max_body),
         response_headers: table.or("response_headers", HeaderRules::default(), |node| {

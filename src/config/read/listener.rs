@@ -118,16 +118,11 @@ fn protocols(node: &Node<'_>, has_tls: bool) -> Option<Vec<Protocol>> {
 
 /// Here nobody is known yet, so a limit that counts by who calls cannot.
 fn limits(node: &Node<'_>, limits: &Named<'_>, read_limits: &Objects<Limit>) -> Option<Vec<Name>> {
-    let names = value::names(node, limits)?;
-    for (item, name) in node.items(names.len())?.iter().zip(&names) {
-        let key = read_limits.get(name).and_then(|limit| limit.key.iter().find(|selector| selector.needs_identity()));
-        if key.is_some() {
-            item.problem(
-                "this limit counts by who calls, which is not known yet where requests arrive: name it in routes",
-            );
-        }
-    }
-    Some(names)
+    let message = "this limit counts by who calls, which is not known yet where requests arrive: name it in routes";
+    value::names(node, limits, |name| match read_limits.get(name) {
+        Some(limit) if limit.needs_identity() => Err(message),
+        _ => Ok(()),
+    })
 }
 
 fn tls(mut table: Table<'_>) -> Option<Tls> {

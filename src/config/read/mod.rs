@@ -15,6 +15,8 @@ mod limit;
 mod listener;
 mod log;
 mod node;
+mod page;
+mod places;
 mod report;
 mod route;
 mod runtime_dir;
@@ -38,6 +40,7 @@ use self::source::Source;
 use super::{Config, Name, Problem, Surroundings};
 
 pub(super) use self::file::{MAX_FILE, not_text};
+pub use self::places::Places;
 pub(super) use self::runtime_dir::runtime_dir;
 
 /// What every part of the reading needs.
@@ -52,7 +55,7 @@ struct Context<'a> {
 ///
 /// # Errors
 /// All problems, by file and place.
-pub(super) fn read(text: &str, path: &Path, surroundings: &dyn Surroundings) -> Result<Config, Vec<Problem>> {
+pub(super) fn read(text: &str, path: &Path, surroundings: &dyn Surroundings) -> Result<(Config, Places), Vec<Problem>> {
     let ctx = Context { surroundings, report: Report::default(), nothing: DeValue::Table(DeTable::new()) };
     let main = Source::new(0, path, text);
     let root = main.parse(&ctx.report);
@@ -71,14 +74,12 @@ pub(super) fn read(text: &str, path: &Path, surroundings: &dyn Surroundings) -> 
         let sections = Sections::collect(&ctx, &main, &documents, is_complete);
         config(&ctx, sections)
     });
+    for (source, root) in &documents {
+        secret::mask_table(&ctx.report, source, root.get_ref());
+    }
     match config {
-        Some(config) if ctx.report.is_empty() => Ok(config),
-        _ => {
-            for (source, root) in &documents {
-                secret::mask_table(&ctx.report, source, root.get_ref());
-            }
-            Err(ctx.report.into_problems(&sources))
-        }
+        Some(config) if ctx.report.is_empty() => Ok((config, Places::new(ctx.report.into_pages(&sources), &documents))),
+        _ => Err(ctx.report.into_problems(&sources)),
     }
 }
 

@@ -130,12 +130,14 @@ impl<'a> Node<'a> {
         }
         let names: Vec<_> = words.iter().map(|(word, _)| *word).collect();
         let all = 0..text.as_str().len();
-        let choice = match names.as_slice() {
+        let message = match names.as_slice() {
             [only] => format!("is not possible here: write \"{only}\""),
-            names => format!("is none of \"{}\"", names.join("\", \"")),
+            names => {
+                let hint = did_you_mean(text.as_str(), names.iter().chain(later).copied());
+                format!("is none of \"{}\"{hint}", names.join("\", \""))
+            }
         };
-        let hint = did_you_mean(text.as_str(), names.iter().chain(later).copied());
-        text.complain(Complaint::about(all, choice + &hint));
+        text.complain(Complaint::about(all, message));
         None
     }
 
@@ -162,7 +164,10 @@ impl<'a> Node<'a> {
         let number = number.and_then(|number| T::try_from(number).ok()).filter(|number| bounds.contains(number));
         if number.is_none() {
             let (least, most) = (grouped(bounds.start()), grouped(bounds.end()));
-            self.problem(format!("this must be a whole number from {least} to {most}"));
+            self.problem(match least == most {
+                true => format!("this must be {least}"),
+                false => format!("this must be a whole number from {least} to {most}"),
+            });
         }
         number
     }

@@ -27,13 +27,22 @@ fn is_secret(key: &str) -> bool {
 
 /// Masks every secret of a file.
 pub(super) fn mask_table(report: &Report, source: &Source, table: &DeTable<'_>) {
-    for (key, value) in table {
-        visit(value, is_secret(key.get_ref()), &mut |span, is_secret| {
-            let secret = if is_secret { Some(span) } else { user_information(&source.text, span) };
-            if let Some(span) = secret {
-                report.mask(source, span);
-            }
-        });
+    let mut see = |span: Range<usize>, is_secret| {
+        let secret = if is_secret { Some(span) } else { user_information(&source.text, span) };
+        if let Some(span) = secret {
+            report.mask(source, span);
+        }
+    };
+    for (section, value) in table {
+        let DeValue::Table(entries) = value.get_ref() else {
+            visit(value, is_secret(section.get_ref()), &mut see);
+            continue;
+        };
+        for (name, value) in entries {
+            // A table here has a name of the operator's choice: [limits.per_token] holds no secret.
+            let is_named = matches!(value.get_ref(), DeValue::Table(_));
+            visit(value, !is_named && is_secret(name.get_ref()), &mut see);
+        }
     }
 }
 

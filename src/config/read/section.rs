@@ -7,7 +7,6 @@ use toml::de::{DeTable, DeValue};
 
 use super::complaint::{Complaint, quote};
 use super::node::Node;
-use super::report::locate;
 use super::source::Source;
 use super::suggest::did_you_mean;
 use super::table::Table;
@@ -117,8 +116,8 @@ fn absent<'a>(ctx: &'a Context<'a>, source: &'a Source, key: &str) -> Table<'a> 
 
 /// `file:line` of a table.
 fn place(node: &Node<'_>) -> String {
-    let at = locate(node.source, node.key.clone(), &[]);
-    format!("{}:{}", at.file.display(), at.line)
+    let line = node.source.text[..node.key.start].matches('\n').count() + 1;
+    format!("{}:{line}", node.source.path.display())
 }
 
 impl<'a> Named<'a> {
@@ -130,8 +129,7 @@ impl<'a> Named<'a> {
             if let Err(complaint) = check_name(name) {
                 node.problem_of_key(complaint);
             } else if let Some(first) = self.tables.get(name) {
-                let place = place(first);
-                node.problem_of_key(format!("{} {name} is written in {place} already", with_article(self.kind)));
+                node.problem_of_key(format!("[{}] is written in {} already", node.path, place(first)));
             } else {
                 self.tables.insert(Name::from(name), node);
             }
@@ -165,10 +163,6 @@ impl<'a> Named<'a> {
         }
         None
     }
-}
-
-fn with_article(kind: &str) -> String {
-    if kind.starts_with(['a', 'u']) { format!("an {kind}") } else { format!("a {kind}") }
 }
 
 /// Names become labels and parts of keys: letters, digits, `_` and `-`; one that begins with `_` is ours.

@@ -24,7 +24,7 @@ const ADMIN_PORT: u16 = 9900;
 pub(super) fn server(ctx: &Context<'_>, mut table: Table<'_>) -> Option<Server> {
     let surroundings = ctx.surroundings;
     let threads = table.or("threads", surroundings.cores().clamp(1, MAX_THREADS), |node| node.integer(1..=MAX_THREADS));
-    let drain_delay = table.optional("drain_delay", |node| value::duration_or_none(node, value::DAY));
+    let drain_delay = table.or("drain_delay", Duration::ZERO, |node| value::duration(node, value::DAY));
     let drain_timeout = table.or("drain_timeout", Duration::from_secs(30), |node| value::duration(node, value::DAY));
     let runtime_dir = table.optional("runtime_dir", runtime_dir);
     let trusted_proxies = table
@@ -36,7 +36,7 @@ pub(super) fn server(ctx: &Context<'_>, mut table: Table<'_>) -> Option<Server> 
     table.finish(&["max_connections_per_address"]);
     Some(Server {
         threads: threads?,
-        drain_delay: drain_delay?.flatten().unwrap_or_default(),
+        drain_delay: drain_delay?,
         drain_timeout: drain_timeout?,
         runtime_dir: runtime_dir?.unwrap_or_else(|| default_runtime_dir(surroundings)),
         trusted_proxies: trusted_proxies?,

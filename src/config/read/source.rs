@@ -10,7 +10,7 @@ use toml_parser::lexer::TokenKind;
 use super::report::Report;
 
 /// One file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Source {
     /// The main file is 0, included ones follow in their order
     pub(super) index: usize,
@@ -29,10 +29,11 @@ impl Source {
 
     /// Parses it; what is no TOML is reported, and then there is nothing to read.
     pub(super) fn parse<'a>(&'a self, report: &Report) -> Option<Spanned<DeTable<'a>>> {
-        let (root, errors) = DeTable::parse_recoverable(&self.text);
+        let (root, mut errors) = DeTable::parse_recoverable(&self.text);
         if errors.is_empty() {
             return Some(root);
         }
+        errors.sort_by_key(|error| error.span().map_or(0, |span| span.start));
         let mut last_line = None;
         for error in errors {
             let span = error.span().unwrap_or(0..0);
@@ -42,7 +43,7 @@ impl Source {
                 continue;
             }
             report.mask(self, self.unparsable(&line));
-            report.add(self, span, "syntax", format!("this is not TOML: {}", error.message()));
+            report.add(self, span, "syntax", format!("this is not TOML: {}", message(&error)));
             last_line = Some(line);
         }
         None
@@ -65,8 +66,7 @@ impl Source {
         }
         let shown = match text.find('=') {
             Some(equals) => equals + 1 + text[equals + 1..].chars().take_while(|character| *character == ' ').count(),
-            None if is_header(text) => text.len(),
-            None => text.len() - text.trim_start().len(),
+            None => header(text).unwrap_or_else(|| text.len() - text.trim_start().len()),
         };
         line.start + shown..line.end
     }
@@ -82,10 +82,42 @@ impl Source {
     }
 }
 
-/// A line that can only be meant as `[table]`.
-fn is_header(line: &str) -> bool {
-    let line = line.trim();
-    line.starts_with('[')
-        && line.len() <= 120
-        && line.chars().all(|character| character.is_ascii_alphanumeric() || "[]._- \"".contains(character))
+fn message(error: &toml::de::Error) -> &str {
+    error.message().trim_end_matches(", expected nothing")
+}
+
+/// How much of a line can only be meant as `[table]`.
+fn header(line: &str) -> Option<usize> {
+    let is_part = |character: char| character.is_ascii_alphanumeric() || "[]._-".contains(character);
+    let end = line.rfind(']').map_or(line.trim_end().len(), |bracket| bracket + 1);
+    (line.starts_with('[') && line[..end].chars().all(is_part)).then_some(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is shown of the lines that are no TOML.
+    fn shown(text: &str) -> Vec<String> {
+        let source = Source::new(0, Path::new("a.toml"), text);
+        let report = Report::default();
+        assert!(source.parse(&report).is_none(), "{text}");
+        let problems = report.into_problems(&[&source]);
+        problems.into_iter().filter_map(|problem| problem.location).map(|at| at.text).collect()
+    }
+
+    #[test]
+    fn a_broken_line_shows_its_key_or_its_header_and_nothing_else() {
+        assert_eq!(shown("secret = hunter2"), ["secret = ***"]);
+        assert_eq!(shown("[auth.one"), ["[auth.one"]);
+        assert_eq!(shown("[auth.one] hunter2"), ["[auth.one]***"]);
+        assert_eq!(shown("  hunter2"), ["  ***"]);
+        assert_eq!(shown("[\"hunter2\""), ["***"]);
+        assert_eq!(shown("a = \"\"\"\nhunter2 = \\q\n\"\"\"\n"), ["***"]);
+    }
+
+    #[test]
+    fn one_problem_a_line_in_their_order() {
+        assert_eq!(shown("a = 08\nb = 1__0 x\n[c\nd = 1\n"), ["a = ***", "b = ***", "[c"]);
+    }
 }

@@ -62,9 +62,22 @@ pub(super) fn plain_text(text: &str) -> Result<String, Complaint> {
     Ok(text.to_owned())
 }
 
-/// Names of a section, none of them twice; none at all is a list too.
-pub(super) fn names(node: &Node<'_>, section: &Named<'_>) -> Option<Vec<Name>> {
-    node.distinct(MAX_NAMES, |item| section.refer(item))
+/// Names of a section, none of them twice; none at all is a list too. `check` says what is wrong with one here.
+pub(super) fn names(
+    node: &Node<'_>,
+    section: &Named<'_>,
+    check: impl Fn(&Name) -> Result<(), &'static str>,
+) -> Option<Vec<Name>> {
+    node.distinct(MAX_NAMES, |item| {
+        let name = section.refer(item)?;
+        match check(&name) {
+            Ok(()) => Some(name),
+            Err(message) => {
+                item.problem(message);
+                None
+            }
+        }
+    })
 }
 
 /// `mode`, `auth_mode`.

@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 use super::cache::{Cache, Fingerprint};
 use super::counters::{Counters, Counts};
 use super::keyring::Keyring;
-use super::refresh::{self, Pace};
+use super::refresh;
+use super::remote::{Owner, Pace};
 use super::token::Token;
 use super::verify::Verifier;
 use super::{Refused, Task};
@@ -77,7 +78,7 @@ impl Authenticator {
     /// are gone, or when the task of a later version is at work.
     pub fn tasks(self: &Arc<Self>) -> Vec<Task> {
         let Lineage { counters, keyring } = self.lineage();
-        let owner = refresh::Owner::new(keyring);
+        let owner = Owner::new(keyring);
         owner.map(|owner| Box::pin(refresh::follow(owner, Arc::clone(counters))) as Task).into_iter().collect()
     }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use arc_swap::{ArcSwapOption, Guard};
 use http::Uri;
 
-use super::key::KeySet;
-use super::refresh::{Pace, Remote};
+use super::key::{Key, KeySet, needs};
+use super::remote::{Pace, Remote};
 use super::{jwk, pem};
 use crate::config::{Jwt, KeySource, Name, Problem};
 
@@ -29,13 +29,13 @@ impl Keyring {
     pub(super) fn build(name: &Name, spec: &Jwt, pace: Pace) -> Result<Self, Problem> {
         Ok(match &spec.keys {
             KeySource::JwksUrl(uri) => Self::remote(name, uri, pace),
-            KeySource::JwksFile(file) => Self::fixed(from_jwks(name, file.content.expose())?),
+            KeySource::JwksFile(file) => Self::fixed(from_jwks(name, spec, file.content.expose())?),
             KeySource::PublicKey(file) => {
                 let keys = pem::read(file.content.expose()).map_err(|why| Problem::new("public_key_file", why))?;
                 Self::fixed(all_served(KeySet::unnamed(keys), spec, "public_key_file")?)
             }
             KeySource::Secret(secret) => {
-                Self::fixed(all_served(KeySet::unnamed(vec![super::key::Key::secret(secret)]), spec, "secret")?)
+                Self::fixed(all_served(KeySet::unnamed(vec![Key::secret(secret)]), spec, "secret")?)
             }
         })
     }
@@ -72,10 +72,13 @@ impl Keyring {
     }
 }
 
-fn from_jwks(name: &Name, bytes: &[u8]) -> Result<KeySet, Problem> {
+fn from_jwks(name: &Name, spec: &Jwt, bytes: &[u8]) -> Result<KeySet, Problem> {
     let read = jwk::read(bytes).map_err(|why| Problem::new("jwks_file", why))?;
     for skipped in read.skipped {
         log::warn!("auth {name}: key {} of jwks_file is not used: {}", skipped.id, skipped.why);
+    }
+    if !spec.algorithms.iter().any(|algorithm| read.set.serves(*algorithm)) {
+        return Err(Problem::new("jwks_file", "no key in it fits any of the algorithms"));
     }
     Ok(read.set)
 }
@@ -85,8 +88,29 @@ fn all_served(set: KeySet, spec: &Jwt, path: &str) -> Result<KeySet, Problem> {
     match spec.algorithms.iter().find(|algorithm| !set.serves(**algorithm)) {
         None => Ok(set),
         Some(algorithm) => {
-            let needs = super::key::needs(*algorithm);
+            let needs = needs(*algorithm);
             Err(Problem::new(path, format!("algorithms names {algorithm:?}, which needs {needs}; there is none here")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    fn set(byte: u8) -> KeySet {
+        KeySet::unnamed(vec![Key::secret(&Secret::new(vec![byte; 32]))])
+    }
+
+    #[test]
+    fn another_set_is_another_generation_and_the_same_set_is_not() {
+        let keyring = Keyring::remote(&"corporate".into(), &Uri::from_static("https://id.example.com/"), Pace::USUAL);
+        let generation = || keyring.current().as_ref().map(|loaded| loaded.generation);
+        assert_eq!(generation(), None);
+        for (byte, changed, expected) in [(1, true, 1), (1, false, 1), (2, true, 2), (1, true, 3)] {
+            assert_eq!(keyring.replace(set(byte)), changed);
+            assert_eq!(generation(), Some(expected));
         }
     }
 }

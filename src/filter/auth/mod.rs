@@ -19,6 +19,7 @@ mod key;
 mod keyring;
 mod pem;
 mod refresh;
+mod remote;
 mod require;
 mod route;
 mod token;

@@ -42,6 +42,15 @@ struct Member {
     looks_in: Vec<bool>,
 }
 
+/// What a request presents, and when.
+#[derive(Clone, Copy, Debug)]
+struct Presented {
+    fingerprint: Fingerprint,
+    /// Which of the route's sources it came from
+    source: usize,
+    wall: SystemTime,
+}
+
 /// A refusal, and by which member.
 #[derive(Clone, Copy, Debug)]
 struct Refusal {
@@ -116,11 +125,11 @@ impl RouteAuth {
             Carried::Nothing => return Err(Refusal { reason: Reason::NoCredentials, member: 0 }),
             Carried::Several => return Err(Refusal { reason: Reason::MultipleCredentials, member: 0 }),
         };
-        let fingerprint = Fingerprint::of(&text);
+        let presented = Presented { fingerprint: Fingerprint::of(&text), source, wall };
         let mut refusals = Refusals::default();
         let mut fresh = Vec::new();
         for (index, member) in self.members.iter().enumerate().filter(|(_, member)| member.looks_in[source]) {
-            match member.authenticator.recall(fingerprint, wall) {
+            match member.authenticator.recall(presented.fingerprint, wall) {
                 Some(Ok(claims)) => match self.admit(index, claims, source) {
                     Ok(identity) => return Ok((identity, index)),
                     Err(reason) => refusals.add(reason, index),
@@ -131,7 +140,7 @@ impl RouteAuth {
         }
         let Some(first) = fresh.first() else { return Err(refusals.answer()) };
         match Token::parse(&text) {
-            Ok(token) => self.verify(&token, fingerprint, source, &fresh, wall, refusals).await,
+            Ok(token) => self.verify(&token, presented, &fresh, refusals).await,
             Err(why) => {
                 log::debug!("route {}: not a token: {why}", request.route);
                 refusals.add(Reason::InvalidToken, *first);
@@ -144,35 +153,41 @@ impl RouteAuth {
     async fn verify(
         &self,
         token: &Token<'_>,
-        fingerprint: Fingerprint,
-        source: usize,
+        presented: Presented,
         members: &[usize],
-        wall: SystemTime,
         mut refusals: Refusals,
     ) -> Result<(Identity, usize), Refusal> {
         let mut unknown = Vec::new();
         for &index in members {
-            let (generation, verdict) = self.members[index].authenticator.verify(token, fingerprint, wall);
-            match self.conclude(verdict, index, token, source) {
-                Ok(identity) => return Ok((identity, index)),
-                Err(reason) => refusals.add(reason, index),
-            }
+            let (generation, verdict) = self.ask(index, token, presented);
             if verdict == Err(Refused::UnknownKey) {
                 unknown.push((index, generation));
             }
+            match self.conclude(verdict, index, token, presented.source) {
+                Ok(identity) => return Ok((identity, index)),
+                Err(reason) => refusals.add(reason, index),
+            }
         }
         for (index, generation) in unknown {
-            let authenticator = &self.members[index].authenticator;
-            if !authenticator.newer_keys(generation).await {
+            if !self.members[index].authenticator.newer_keys(generation).await {
                 continue;
             }
-            let (_, verdict) = authenticator.verify(token, fingerprint, wall);
-            match self.conclude(verdict, index, token, source) {
+            let (_, verdict) = self.ask(index, token, presented);
+            match self.conclude(verdict, index, token, presented.source) {
                 Ok(identity) => return Ok((identity, index)),
                 Err(reason) => refusals.add(reason, index),
             }
         }
         Err(refusals.answer())
+    }
+
+    fn ask(&self, index: usize, token: &Token<'_>, presented: Presented) -> (u64, Result<(), Refused>) {
+        let authenticator = &self.members[index].authenticator;
+        let (generation, verdict) = authenticator.verify(token, presented.fingerprint, presented.wall);
+        if let Err(Refused::Invalid(why)) = verdict {
+            log::debug!("auth {}: a token is refused: {why}", authenticator.name());
+        }
+        (generation, verdict)
     }
 
     fn conclude(
@@ -182,15 +197,8 @@ impl RouteAuth {
         token: &Token<'_>,
         source: usize,
     ) -> Result<Identity, Reason> {
-        match verdict {
-            Ok(()) => self.admit(index, Arc::clone(&token.claims), source),
-            Err(refused) => {
-                if let Refused::Invalid(why) = refused {
-                    log::debug!("auth {}: a token is refused: {why}", self.members[index].authenticator.name());
-                }
-                Err(reason(refused))
-            }
-        }
+        verdict.map_err(reason)?;
+        self.admit(index, Arc::clone(&token.claims), source)
     }
 
     /// A token that is valid: is it also enough for this route?

@@ -155,6 +155,9 @@ pub(crate) fn host_pattern(text: &str) -> Result<HostPattern, Complaint> {
 
 /// `name` or `name:port`, as it is sent in a Host header.
 pub(crate) fn authority(text: &str) -> Result<String, Complaint> {
+    if let Some(scheme) = text.find("://") {
+        return Err(Complaint::at(0..scheme + 3, "a host has no scheme: write the name alone"));
+    }
     let (name, port) = match text.rfind(':') {
         Some(colon) if !text.ends_with(']') => (&text[..colon], Some(&text[colon + 1..])),
         _ => (text, None),

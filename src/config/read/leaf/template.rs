@@ -57,6 +57,7 @@ pub(crate) fn new_path(text: &str, scope: Scope<'_>) -> Result<Template, Complai
 /// A target to redirect to: an absolute URL or a path. The client has no say in anything before the path.
 pub(crate) fn target(text: &str, scope: Scope<'_>) -> Result<Template, Complaint> {
     let pieces = pieces(text, scope)?;
+    no_doubled_slash(&pieces)?;
     let path_start = match authority_end(text)? {
         Some(end) => end,
         None if text.starts_with("{path}") || (text.starts_with('/') && !text.starts_with("//")) => {
@@ -65,7 +66,6 @@ pub(crate) fn target(text: &str, scope: Scope<'_>) -> Result<Template, Complaint
         }
         None => return Err(Complaint::new("this must be a URL or a path: \"https://example.com{path}\" or \"/new\"")),
     };
-    no_doubled_slash(&pieces)?;
     if let Some(query) = pieces.iter().find(|piece| piece.part == TemplatePart::Query)
         && !text[path_start..query.at.start].contains('?')
     {

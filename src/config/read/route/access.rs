@@ -9,7 +9,7 @@ use crate::config::read::leaf::{address, selector};
 use crate::config::read::node::Node;
 use crate::config::read::table::Table;
 use crate::config::read::value;
-use crate::config::{AuthChoice, Claim, ClientRules, Mode, Name, Require};
+use crate::config::{AuthChoice, Claim, ClientRules, Limit, Mode, Name, Require};
 
 const MAX_AUTH: usize = 16;
 const MAX_NETWORKS: usize = 10_000;
@@ -44,10 +44,9 @@ pub(crate) fn auth_names(node: &Node<'_>, known: &Known<'_, '_>) -> Option<AuthN
 }
 
 /// What the route says, or what the defaults say; saying nothing is no decision.
-pub(super) fn auth(table: &mut Table<'_>, known: &Known<'_, '_>, defaults: &Defaults) -> Option<AuthChoice> {
-    let own = table.get("auth");
-    let names = match (&own, &defaults.auth) {
-        (Some(node), _) => auth_names(node, known),
+pub(super) fn names(table: &mut Table<'_>, known: &Known<'_, '_>, defaults: &Defaults) -> Option<AuthNames> {
+    match (table.get("auth"), &defaults.auth) {
+        (Some(node), _) => auth_names(&node, known),
         (None, Some(names)) => names.clone(),
         (None, None) => {
             table.node.problem(
@@ -56,10 +55,14 @@ pub(super) fn auth(table: &mut Table<'_>, known: &Known<'_, '_>, defaults: &Defa
             );
             None
         }
-    };
-    let required = table.get("require");
-    let require = required.as_ref().map_or(Some(Require::default()), |node| require(node.table()?));
-    match (names?, required) {
+    }
+}
+
+/// Who may pass, and what they must have.
+pub(super) fn auth(table: &mut Table<'_>, names: Option<AuthNames>) -> Option<AuthChoice> {
+    let written = table.get("require");
+    let require = written.as_ref().map_or(Some(Require::default()), |node| require(node.table()?));
+    match (names?, written) {
         (AuthNames::Open, Some(node)) => {
             node.problem_of_key("with auth = \"none\" nobody is known of whom this could be required");
             None
@@ -118,16 +121,10 @@ pub(super) fn own_limits(
     defaults: &Defaults,
     is_open: bool,
 ) -> Option<Vec<Name>> {
-    let needs_identity = |name: &Name| {
-        let key = known.read_limits.get(name).map(|limit| limit.key.as_slice()).unwrap_or_default();
-        is_open && key.iter().any(|selector| selector.needs_identity())
-    };
+    let needs_identity = |name: &Name| is_open && known.read_limits.get(name).is_some_and(Limit::needs_identity);
     if let Some(node) = table.get("limits") {
-        let names = value::names(&node, known.limits)?;
-        for (item, _) in node.items(names.len())?.iter().zip(&names).filter(|(_, name)| needs_identity(name)) {
-            item.problem("this limit counts by who calls, and with auth = \"none\" nobody is known");
-        }
-        return Some(names);
+        let message = "this limit counts by who calls, and with auth = \"none\" nobody is known";
+        return value::names(&node, known.limits, |name| if needs_identity(name) { Err(message) } else { Ok(()) });
     }
     let names = defaults.limits.clone()?;
     for name in names.iter().filter(|name| needs_identity(name)) {

@@ -15,7 +15,7 @@ use super::node::Node;
 use super::section::Named;
 use super::table::Table;
 use super::{Objects, value};
-use crate::config::{AuthChoice, ClientRules, EncodedSlash, HeaderRules, Limit, Route};
+use crate::config::{ClientRules, EncodedSlash, HeaderRules, Limit, Route};
 
 pub(super) use self::access::{AuthNames, auth_names};
 pub(super) use self::headers::{Direction, header_rules};
@@ -45,8 +45,9 @@ pub(super) fn route(mut owned: Table<'_>, known: &Known<'_, '_>, defaults: &Defa
     let match_headers = condition::match_headers(table, &known.identity_headers);
     let match_query = condition::match_query(table);
     let listeners = condition::listeners(table, known.listeners);
-    let auth = access::auth(table, known, defaults);
-    let is_open = matches!(auth, Some(AuthChoice::Open));
+    let names = access::names(table, known, defaults);
+    let is_open = matches!(names, Some(AuthNames::Open));
+    let auth = access::auth(table, names);
     let auth_mode = access::auth_mode(table, is_open);
     let limits = access::own_limits(table, known, defaults, is_open);
     let clients = table.or("clients", ClientRules::default(), |node| access::clients(node.table()?));

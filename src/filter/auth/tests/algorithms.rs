@@ -176,6 +176,10 @@ fn keys_that_do_not_fit_the_algorithms_are_problems() {
         assert_eq!(of_p256(algorithm).path, "public_key_file", "{algorithm:?}");
     }
     assert!(of_p256(Algorithm::ES384).message.contains("P-384"), "it says what is needed");
+    let of_set = spec(&[Algorithm::ES384, Algorithm::EdDSA], sources(Algorithm::ES256).remove(1));
+    assert_eq!(problem(of_set).path, "jwks_file");
+    let both = spec(&[Algorithm::ES384, Algorithm::ES256], sources(Algorithm::ES256).remove(1));
+    assert_eq!(build(both).counts().keys, 1, "a set may be on its way from one algorithm to another");
     for (algorithm, bytes) in [(Algorithm::HS256, 31), (Algorithm::HS384, 47), (Algorithm::HS512, 63)] {
         let problem = problem(spec(&[algorithm], KeySource::Secret(Secret::new(vec![b'x'; bytes]))));
         assert_eq!(problem.path, "secret");

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::issuer::{Answer, Issuer};
 use super::*;
-use crate::filter::auth::refresh::Pace;
+use crate::filter::auth::remote::Pace;
 
 /// As the usual one, but nothing happens on its own within a test, and nothing is asked twice.
 const SLOW: Pace = Pace {
