@@ -46,7 +46,7 @@ async fn round(owner: &Owner, check: &Check, wants: impl Fn(&Endpoint) -> bool) 
             let result = check.run(endpoint).await;
             // A version that has been replaced has no say any more.
             if let Some(upstream) = owner.upstream()
-                && endpoint.checked(result.as_deref(), check.thresholds())
+                && endpoint.checked(result.as_ref().copied().map_err(String::as_str), check.thresholds())
             {
                 upstream.lay_out_again();
             }
