@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -195,7 +196,9 @@ impl Writer {
             match receiver.recv_timeout(PATIENCE) {
                 Ok(Message::Line(record)) => {
                     self.add(&record);
-                    self.gather(receiver);
+                    if self.gather(receiver).is_break() {
+                        break;
+                    }
                 }
                 Ok(Message::Finish) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -206,20 +209,17 @@ impl Writer {
         self.shared.finished.store(true, Ordering::Release);
     }
 
-    /// Takes what is there already, up to a batch.
-    fn gather(&mut self, receiver: &Receiver<Message>) {
+    /// Takes what is there already, up to a batch. Breaks when that includes the end.
+    fn gather(&mut self, receiver: &Receiver<Message>) -> ControlFlow<()> {
         while self.batch.len() < BATCH {
             match receiver.try_recv() {
                 Ok(Message::Line(record)) => self.add(&record),
-                // Finished, or nothing there: what follows is seen by the next wait.
-                Ok(Message::Finish) => {
-                    self.write();
-                    self.shared.finished.store(true, Ordering::Release);
-                    return;
-                }
-                Err(_) => return,
+                Ok(Message::Finish) => return ControlFlow::Break(()),
+                // Nothing there, or nobody: the next wait tells which.
+                Err(_) => break,
             }
         }
+        ControlFlow::Continue(())
     }
 
     fn add(&mut self, record: &Record) {
@@ -280,6 +280,33 @@ mod tests {
         assert_eq!(std::fs::read_to_string(old).expect("read").matches("\"path\":\"/before\"").count(), 1);
         assert_eq!(std::fs::read_to_string(new).expect("read").matches("\"path\":\"/after\"").count(), 1);
         assert_eq!(log.dropped(), 0);
+    }
+
+    #[test]
+    fn an_end_that_arrives_with_the_last_lines_is_an_end() {
+        // It was taken for one more batch, and the process waited for a thread that waited for it.
+        let (sender, receiver) = sync_channel(4);
+        sender.send(Message::Line(Box::new(record("/last")))).expect("room");
+        sender.send(Message::Finish).expect("room");
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("access.log");
+        let writer = Writer {
+            output: Output::open(&LogOutput::File(path.clone())).expect("opened"),
+            render: format::json,
+            shared: Arc::default(),
+            batch: Vec::new(),
+            lines: 0,
+        };
+        let shared = Arc::clone(&writer.shared);
+        let thread = std::thread::spawn(move || writer.run(&receiver));
+        let until = Instant::now() + Duration::from_secs(5);
+        while !thread.is_finished() {
+            assert!(Instant::now() < until, "ended in time");
+            std::thread::yield_now();
+        }
+        assert!(shared.finished.load(Ordering::Acquire));
+        assert_eq!(std::fs::read_to_string(path).expect("read").lines().count(), 1);
+        drop(sender);
     }
 
     #[test]
