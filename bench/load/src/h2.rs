@@ -20,8 +20,19 @@ pub(crate) struct Connection {
 pub(crate) enum Trouble {
     /// Nothing was sent: the other end had said goodbye before
     Gone,
+    /// It was sent, and the other end has said that it has not looked at it: a GOAWAY that names an earlier request as
+    /// the last one, or REFUSED_STREAM. Then, and only then, every request may be sent again (RFC 9113 section 8.7)
+    Unprocessed,
     /// Something was sent
     Failed(String),
+}
+
+impl From<h2::Error> for Trouble {
+    fn from(error: h2::Error) -> Self {
+        let goodbye = error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR);
+        let refused = error.is_reset() && error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        if goodbye || refused { Self::Unprocessed } else { Self::Failed(error.to_string()) }
+    }
 }
 
 impl Connection {
@@ -51,16 +62,15 @@ impl Connection {
             .body(())
             .map_err(|error| Trouble::Failed(error.to_string()))?;
         let (response, mut stream) = sender.send_request(request, body.is_none()).map_err(|_| Trouble::Gone)?;
-        let failed = |error: h2::Error| Trouble::Failed(error.to_string());
         if let Some(body) = body {
             stream.reserve_capacity(body.len());
-            stream.send_data(body.into(), true).map_err(failed)?;
+            stream.send_data(body.into(), true)?;
         }
-        let response = response.await.map_err(failed)?;
+        let response = response.await?;
         let status = response.status().as_u16();
         let (mut receiver, mut body) = (response.into_body(), Vec::new());
         while let Some(piece) = receiver.data().await {
-            let piece = piece.map_err(failed)?;
+            let piece = piece?;
             // The stream may have ended with this piece; then there is no window to enlarge.
             let _ = receiver.flow_control().release_capacity(piece.len());
             body.extend_from_slice(&piece);

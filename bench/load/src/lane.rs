@@ -17,7 +17,7 @@ use crate::{h1, h2};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Streams that share a connection of HTTP/2.
 const STREAMS: usize = 8;
-/// How often a connection that said goodbye before anything was sent is replaced for one request.
+/// How often a connection that said goodbye before it looked at a request is replaced for it.
 const REOPENINGS: usize = 3;
 
 /// What speaks on the wire.
@@ -212,9 +212,13 @@ impl Worker {
                     return Err(what);
                 }
                 Err(Trouble::Gone) => gone = Some(opened),
+                Err(Trouble::Unprocessed) => {
+                    self.tally.sent_again();
+                    gone = Some(opened);
+                }
             }
         }
-        Err("connections that are closed before anything can be sent".to_owned())
+        Err("one connection after the other says goodbye".to_owned())
     }
 
     /// The connection, or a new one if it is the one that is `gone`.

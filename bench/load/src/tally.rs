@@ -22,6 +22,7 @@ pub(crate) struct Tally {
     failed_safe: AtomicU64,
     failed_unsafe: AtomicU64,
     reconnects: AtomicU64,
+    again: AtomicU64,
     latency: Vec<AtomicU64>,
     slowest: AtomicU64,
     stories: Mutex<Vec<Failure>>,
@@ -54,6 +55,8 @@ pub struct LaneReport {
     pub failed_posts: u64,
     /// Connections opened because the one before had been closed between two requests, as HTTP allows
     pub reconnects: u64,
+    /// Requests of HTTP/2 sent again, because the other end had said that it did not look at them
+    pub sent_again: u64,
     /// Milliseconds that half, 99 %, 99.9 % and all of the answers took at most
     pub p50_ms: f64,
     /// See `p50_ms`
@@ -86,6 +89,7 @@ impl Tally {
             failed_safe: AtomicU64::new(0),
             failed_unsafe: AtomicU64::new(0),
             reconnects: AtomicU64::new(0),
+            again: AtomicU64::new(0),
             latency: (0..POWERS * FINENESS).map(|_| AtomicU64::new(0)).collect(),
             slowest: AtomicU64::new(0),
             stories: Mutex::default(),
@@ -117,6 +121,10 @@ impl Tally {
         self.reconnects.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn sent_again(&self) {
+        self.again.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn count(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
     }
@@ -139,6 +147,7 @@ impl Tally {
             failed_gets: self.failed_safe.load(Ordering::Relaxed),
             failed_posts: self.failed_unsafe.load(Ordering::Relaxed),
             reconnects: self.reconnects.load(Ordering::Relaxed),
+            sent_again: self.again.load(Ordering::Relaxed),
             p50_ms: quantile(0.5),
             p99_ms: quantile(0.99),
             p999_ms: quantile(0.999),
@@ -189,18 +198,19 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:<26} {:>10} {:>8} {:>8} {:>8} {:>9} {:>9} {:>9} {:>9}",
-            "lane", "answered", "failed", "of POST", "reopened", "p50 ms", "p99 ms", "p99.9 ms", "max ms"
+            "{:<24} {:>10} {:>8} {:>8} {:>8} {:>8} {:>9} {:>9} {:>9} {:>9}",
+            "lane", "answered", "failed", "of POST", "reopened", "again", "p50 ms", "p99 ms", "p99.9 ms", "max ms"
         )?;
         for lane in &self.lanes {
             writeln!(
                 f,
-                "{:<26} {:>10} {:>8} {:>8} {:>8} {:>9.2} {:>9.2} {:>9.2} {:>9.2}",
+                "{:<24} {:>10} {:>8} {:>8} {:>8} {:>8} {:>9.2} {:>9.2} {:>9.2} {:>9.2}",
                 lane.name,
                 lane.answered,
                 lane.failed_gets + lane.failed_posts,
                 lane.failed_posts,
                 lane.reconnects,
+                lane.sent_again,
                 lane.p50_ms,
                 lane.p99_ms,
                 lane.p999_ms,
