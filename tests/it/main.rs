@@ -3,3 +3,9 @@
 mod admin; // what an operator sees: probes, metrics, the status page, across reloads and upgrades
 mod demo; // `tollgate demo`, as a newcomer uses it
 mod support;
+
+mod drain; // leaving without losing anybody
+mod life; // from the start to the end: probes, commands, exit codes, signals
+mod reload; // everything changes at once, or nothing does
+mod upgrade; // handing over: nobody notices, or nothing happens
+mod zero_loss; // all of it under load, with the fate of each request

@@ -56,6 +56,11 @@ impl Tollgate {
         Prepared { directory, text: text.to_owned(), environment: Vec::new() }
     }
 
+    /// An address for what a test configures itself.
+    pub(crate) fn free_address() -> SocketAddr {
+        Ports::default().next()
+    }
+
     /// The address of the only listener.
     #[track_caller]
     pub(crate) fn addr(&self) -> SocketAddr {
@@ -217,7 +222,8 @@ impl Tollgate {
         link(&self.program());
     }
 
-    fn program(&self) -> PathBuf {
+    /// Where the binary was started from.
+    pub(crate) fn program(&self) -> PathBuf {
         self.programs.path().join("tollgate")
     }
 
@@ -388,6 +394,15 @@ impl Prepared {
         let directory = std::mem::replace(&mut tollgate.directory, fresh);
         Err((output, Self { directory, text, environment }))
     }
+}
+
+/// What most tests begin with: a route for everybody to these endpoints.
+pub(crate) fn open_to(endpoints: &[SocketAddr]) -> String {
+    let endpoints: Vec<_> = endpoints.iter().map(|addr| format!("\"{addr}\"")).collect();
+    format!(
+        "[upstreams.main]\nendpoints = [{}]\n[routes.main]\nauth = \"none\"\nupstream = \"main\"\n",
+        endpoints.join(", ")
+    )
 }
 
 /// A configuration that can be served, and where.
