@@ -354,6 +354,7 @@ impl Prepared {
         self.start_once().map_err(|(output, _)| output)
     }
 
+    #[expect(clippy::result_large_err, reason = "once a test, if that")]
     fn start_once(self) -> Result<Tollgate, (Output, Self)> {
         let completed = complete(&self.text, self.directory.path());
         let file = self.directory.path().join("tollgate.toml");
