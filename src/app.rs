@@ -1,1 +1,239 @@
-//! Wiring, and the only place that wires.
+//! Wiring: from a configuration file to a process that serves. The only place where rooms meet.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pingora_core::server::configuration::ServerConf;
+use pingora_core::server::{RunArgs, Server};
+use rustls::crypto::CryptoProvider;
+use tokio::sync::Semaphore;
+
+use crate::admin::{Admin, Sources};
+use crate::config::{Config, ConfigError, Name, Places};
+use crate::control::{self, Drain, Launcher, Life, Parts, Predecessor, Reloader, Signals, Status};
+use crate::listen::{Listeners, Listening};
+use crate::proxy::Proxy;
+use crate::snapshot::{Live, Snapshot, Tools};
+use crate::socket::{Sockets, listen_unix};
+use crate::telemetry::{AccessLog, Metrics, start_log};
+
+/// The name of the control socket among those that are passed on.
+const CONTROL: &str = "control";
+/// Idle connections to upstreams that a worker keeps.
+const POOL_PER_THREAD: usize = 512;
+/// Pingora's own bound on tries; a request stops long before, when its upstream's retry policy says so.
+const MAX_TRIES: usize = 100;
+
+/// Why the process does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    /// Anything else, and what to do about it
+    #[error("{0}")]
+    Other(String),
+}
+
+/// What a check of a configuration finds when it finds nothing wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Listeners
+    pub listeners: usize,
+    /// Routes
+    pub routes: usize,
+    /// Upstreams
+    pub upstreams: usize,
+}
+
+/// Builds everything that serving needs, and drops it.
+///
+/// # Errors
+/// What is wrong with the configuration.
+pub fn check(file: &Path) -> Result<Summary, ConfigError> {
+    let (config, places) = Config::load_with_places(file)?;
+    let snapshot = Snapshot::build(config, None, &tools()).map_err(|problems| places.locate(problems))?;
+    Ok(Summary {
+        listeners: snapshot.config.listeners.len(),
+        routes: snapshot.config.routes.len(),
+        upstreams: snapshot.upstreams.len(),
+    })
+}
+
+/// Serves until told to leave. With `take_over`, the process that runs with the same runtime directory is succeeded.
+///
+/// # Errors
+/// Why it cannot serve. A predecessor has been told and serves on.
+pub fn run(file: &Path, take_over: bool) -> Result<(), StartError> {
+    let signals = Signals::install().map_err(|error| other(format!("signal handlers cannot be installed: {error}")))?;
+    let started_by = Predecessor::that_started_us().map_err(StartError::Other)?;
+    raise_file_limit();
+    let loaded = Config::load_with_places(file);
+    let inherited = match (started_by, &loaded) {
+        (None, Ok((config, _))) if take_over => {
+            Some(Predecessor::that_runs(&config.server.runtime_dir).map_err(StartError::Other)?)
+        }
+        (started_by, _) => started_by,
+    };
+    let (predecessor, sockets) = inherited.unzip();
+    let started = loaded
+        .map_err(StartError::from)
+        .and_then(|loaded| start(loaded, file, signals, predecessor.clone(), sockets.unwrap_or_default()));
+    let (server, life, access_log) = started.inspect_err(|error| {
+        if let Some(predecessor) = &predecessor {
+            predecessor.abort(&error.to_string());
+        }
+    })?;
+    server.run(RunArgs { shutdown_signal: Box::new(life) });
+    access_log.finish();
+    Ok(())
+}
+
+/// Binds, builds and wires everything; nothing runs yet.
+fn start(
+    (config, places): (Config, Places),
+    file: &Path,
+    signals: Signals,
+    predecessor: Option<Predecessor>,
+    mut sockets: Sockets,
+) -> Result<(Server, Life, AccessLog), StartError> {
+    start_log(&config.log.level).map_err(|error| other(format!("the log cannot be started: {error}")))?;
+    let tools = tools();
+    let mut snapshot = Snapshot::build(config, None, &tools).map_err(|problems| places.locate(problems))?;
+    snapshot.generation += predecessor.as_ref().map_or(0, Predecessor::generation);
+    let config = snapshot.config.clone();
+    let launcher =
+        Launcher::of_this_process().map_err(|error| other(format!("this program cannot be found: {error}")))?;
+    let access_log = AccessLog::start(&config.log.access)
+        .map_err(|error| other(format!("log.access.output cannot be written: {error}")))?;
+
+    let all: Vec<_> = addresses(&config).collect();
+    sockets.retain(|name| name == CONTROL || all.iter().any(|address| address.to_string() == name));
+    let mut bind = |key: &str, address: SocketAddr| {
+        sockets.tcp(address, &all).map_err(|error| other(format!("{key}: cannot listen at {address}: {error}")))
+    };
+    let admin_socket = bind("admin.address", config.admin.address)?;
+    let health_socket = config.admin.health_address.map(|address| bind("admin.health_address", address)).transpose()?;
+    let mut listening: Vec<(Name, TcpListener)> = Vec::new();
+    for (name, listener) in &config.listeners {
+        for address in &listener.addresses {
+            listening.push((name.clone(), bind(&format!("listeners.{name}.address"), *address)?));
+        }
+    }
+    let control_socket = control_socket(&config, &mut sockets)?;
+
+    let live = Arc::new(Live::new(snapshot));
+    let (drain, status) = (Drain::new(), Arc::new(Status::new()));
+    let conf = server_conf(&config);
+    let mut server = Server::new_with_opt_and_conf(None, conf);
+    let proxy = Proxy {
+        live: Arc::clone(&live),
+        drain: drain.clone(),
+        metrics: Arc::clone(&tools.metrics),
+        access_log: access_log.clone(),
+    };
+    let proxy = Arc::new(pingora_proxy::http_proxy(&server.configuration, proxy));
+    let capacity = Arc::new(Semaphore::new(config.server.max_connections));
+    let listening = listening.into_iter().map(|(name, socket)| {
+        let listening = Listening {
+            metrics: tools.metrics.listener(&name),
+            name,
+            live: Arc::clone(&live),
+            drain: drain.clone(),
+            capacity: Arc::clone(&capacity),
+        };
+        (socket, Arc::new(listening))
+    });
+    let listeners = Listeners::new(proxy, listening.collect(), config.server.threads);
+    let accepting = listeners.accepting();
+    server.add_service(listeners);
+    let sources = Sources {
+        live: Arc::clone(&live),
+        drain: drain.clone(),
+        status: Arc::clone(&status),
+        metrics: Arc::clone(&tools.metrics),
+        access_log: access_log.clone(),
+    };
+    server.add_service(Admin::new(sources, admin_socket, health_socket));
+    let life = Life::new(Parts {
+        reloader: Reloader::new(file.to_path_buf(), live, tools.clone(), Arc::clone(&status)),
+        drain,
+        status,
+        metrics: tools.metrics,
+        access_log: access_log.clone(),
+        sockets,
+        control_socket,
+        signals,
+        launcher,
+        predecessor,
+        accepting,
+    });
+    Ok((server, life, access_log))
+}
+
+fn other(text: String) -> StartError {
+    StartError::Other(text)
+}
+
+/// One provider of cryptography for the whole process, Pingora's connections included.
+fn tools() -> Tools {
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    // A second call in one process finds the first one's provider, which is the same.
+    drop(provider.clone().install_default());
+    Tools { metrics: Arc::new(Metrics::new()), provider: Arc::new(provider) as Arc<CryptoProvider> }
+}
+
+/// Every address of the configuration.
+fn addresses(config: &Config) -> impl Iterator<Item = SocketAddr> + '_ {
+    let listeners = config.listeners.values().flat_map(|listener| listener.addresses.iter().copied());
+    listeners.chain(std::iter::once(config.admin.address)).chain(config.admin.health_address)
+}
+
+/// Where commands arrive: passed on by a predecessor, or made in the runtime directory.
+fn control_socket(config: &Config, sockets: &mut Sockets) -> Result<std::os::fd::OwnedFd, StartError> {
+    let directory: &PathBuf = &config.server.runtime_dir;
+    let file = control::control_socket(directory);
+    let told = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => other(format!(
+            "another process serves with this runtime_dir ({}): `tollgate upgrade` or `tollgate run --upgrade` hands over",
+            directory.display()
+        )),
+        _ => other(format!("server.runtime_dir: {} cannot be made: {error}", file.display())),
+    };
+    if let Some(socket) = sockets.find(CONTROL).map_err(told)? {
+        return Ok(socket);
+    }
+    private_directory(directory)
+        .map_err(|error| other(format!("server.runtime_dir: {} cannot be made: {error}", directory.display())))?;
+    let socket = listen_unix(&file).map_err(told)?;
+    sockets.insert(CONTROL, socket.try_clone().map_err(told)?);
+    Ok(socket)
+}
+
+fn private_directory(directory: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    // One that exists is the operator's, or the service manager's, to protect; the socket has a mode of its own.
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+fn server_conf(config: &Config) -> ServerConf {
+    ServerConf {
+        threads: config.server.threads,
+        upstream_keepalive_pool_size: POOL_PER_THREAD,
+        max_retries: MAX_TRIES,
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(0),
+        ..ServerConf::default()
+    }
+}
+
+/// The limit that a service manager or a shell has set low for programs that select(2) is lifted to what is allowed.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // Refused, the process serves with what it has.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
+}

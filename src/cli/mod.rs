@@ -1,1 +1,66 @@
 //! The command line: one file a verb.
+//!
+//! Exit codes: 0, it was done; 1, a configuration or start that failed, or a request that was refused; 2, usage.
+
+mod check;
+mod demo;
+mod reload;
+mod run;
+mod running;
+mod status;
+mod upgrade;
+mod version;
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use clap::{Args, Parser};
+
+/// Tollgate, an edge gateway: who calls, how much they may, and where the request goes.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate", version, propagate_version = true, arg_required_else_help = true)]
+pub enum Command {
+    /// Serve
+    Run(run::Run),
+    /// Say whether a configuration can be served, and everything that is wrong with it
+    Check(check::Check),
+    /// Let the running process read its configuration again, and wait for the result
+    Reload(reload::Reload),
+    /// Let the running process hand over to the binary and configuration now on disk, and wait for the result
+    Upgrade(upgrade::Upgrade),
+    /// Say which process serves, and which configuration
+    Status(status::Status),
+    /// Try everything at once: services, an issuer, and a gateway in front of them
+    Demo(demo::Demo),
+    /// Say what this binary is
+    Version(version::Version),
+}
+
+/// What every verb that needs a configuration takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ConfigFile {
+    /// The configuration file
+    #[arg(short, long = "config", value_name = "FILE", default_value = "/etc/tollgate/tollgate.toml")]
+    config: PathBuf,
+}
+
+/// Why a command has failed, for a person.
+type Failure = Box<dyn Error>;
+
+impl Command {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// What to print; the exit code is 1.
+    pub fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Run(command) => command.run(),
+            Self::Check(command) => command.run(),
+            Self::Reload(command) => command.run(),
+            Self::Upgrade(command) => command.run(),
+            Self::Status(command) => command.run(),
+            Self::Demo(command) => command.run(),
+            Self::Version(command) => command.run(),
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! From a file to a configuration.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::read::{self, MAX_FILE, Places};
 use super::{Config, ConfigError, Problem, Surroundings, System};
@@ -36,4 +36,10 @@ impl Config {
     pub fn read(text: &str, path: &Path, surroundings: &dyn Surroundings) -> Result<(Self, Places), ConfigError> {
         read::read(text, path, surroundings).map_err(|problems| ConfigError { file: path.to_owned(), problems })
     }
+}
+
+/// Where the process that runs with the configuration at `path` keeps its control socket. A configuration that cannot be
+/// served still says.
+pub fn runtime_dir(path: &Path) -> PathBuf {
+    read::runtime_dir(path, &System)
 }

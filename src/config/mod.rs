@@ -27,6 +27,7 @@ pub use leaf::{
 };
 pub use limit::{Limit, LimitKind, Mode, OnFull};
 pub use listener::{Certificate, Listener, Protocol, Tls};
+pub use load::runtime_dir;
 pub use problem::{ConfigError, Location, Problem};
 pub use read::Places;
 pub use route::{

@@ -14,7 +14,7 @@ pub struct Problem {
     /// What is wrong and what to write instead, as one sentence or two
     pub message: String,
     /// Where it stands, once a reader of the file has found it
-    pub location: Option<Location>,
+    pub location: Option<Box<Location>>,
 }
 
 impl Problem {

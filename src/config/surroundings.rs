@@ -47,6 +47,7 @@ pub trait Surroundings {
 pub struct System;
 
 impl Surroundings for System {
+    #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
     fn variable(&self, name: &str) -> Variable {
         match std::env::var(name) {
             Ok(value) => Variable::Set(value),

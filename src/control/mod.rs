@@ -1,1 +1,27 @@
-//! Changing the truth while it runs: reload, hand-over, signals, drain.
+//! Changing the truth while it runs: reload, hand-over, drain.
+//!
+//! [`Life`] is the process from its first READY to its end; it hears signals ([`Signals`]) and commands (`socket`), and
+//! does one thing at a time: [`Reloader`] replaces the snapshot, `upgrade` hands over to a successor, which sees the same
+//! from its side as [`Predecessor`]. [`Drain`] is what everybody else watches.
+
+mod drain;
+mod life;
+mod message;
+mod reload;
+mod service_manager;
+mod signals;
+mod socket;
+mod status;
+mod successor;
+mod tasks;
+mod upgrade;
+
+pub use drain::{ConnectionGuard, Drain, Phase};
+pub use life::{Life, Parts};
+pub use message::{Answer, Outcome, Verb};
+pub use reload::Reloader;
+pub use signals::{Signal, Signals};
+pub use socket::{ask, path as control_socket};
+pub use status::{Reload, Status};
+pub use successor::Predecessor;
+pub use upgrade::Launcher;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::config::{Claim, Name};
+use crate::config::{Claim, Name, TokenSource};
 
 /// A caller that one way of knowing has vouched for. Cheap to clone: the claims are shared with the cache they came from.
 #[derive(Clone, Debug)]
@@ -14,6 +14,8 @@ pub struct Identity {
     pub auth: Name,
     /// What it says about the caller, `sub` among it
     pub claims: Arc<Map<String, Value>>,
+    /// What carried the token, to be removed from the request upstream; `None` when it is passed on
+    pub carried_by: Option<TokenSource>,
 }
 
 impl Identity {
@@ -43,7 +45,8 @@ impl Identity {
     }
 }
 
-fn text(value: &Value) -> Option<Cow<'_, str>> {
+/// The text of a value; what [`Identity::claim_text`] says of a claim.
+pub(super) fn text(value: &Value) -> Option<Cow<'_, str>> {
     match value {
         Value::String(text) => Some(Cow::Borrowed(text)),
         Value::Number(number) => Some(Cow::Owned(number.to_string())),
@@ -68,7 +71,7 @@ mod tests {
         }) else {
             unreachable!("an object was written")
         };
-        Identity { auth: "corporate".into(), claims: Arc::new(claims) }
+        Identity { auth: "corporate".into(), claims: Arc::new(claims), carried_by: None }
     }
 
     #[test]

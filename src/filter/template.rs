@@ -1,7 +1,5 @@
 //! Text with variables, filled in so that no client can break out of the place it stands in.
 
-use std::borrow::Cow;
-
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::Facts;
@@ -35,25 +33,25 @@ pub(super) fn render(template: &Template, facts: &Facts<'_>, parameters: Paramet
                 let value = parameters.iter().find(|(parameter, _)| parameter == name);
                 text.push_str(value.map_or("", |(_, value)| value));
             }
-            TemplatePart::Host => outside(&mut text, facts.request.host.into(), place),
-            TemplatePart::Method => outside(&mut text, facts.request.method.as_str().into(), place),
+            TemplatePart::Host => outside(&mut text, facts.request.host, place),
+            TemplatePart::Method => outside(&mut text, facts.request.method.as_str(), place),
             TemplatePart::Claim(claim) => {
                 let value = facts.identity.and_then(|identity| identity.claim_text(claim));
-                outside(&mut text, value.unwrap_or_default(), place);
+                outside(&mut text, value.as_deref().unwrap_or(""), place);
             }
             TemplatePart::Header(name) => {
                 let value = facts.read(&Selector::Header(name.clone()));
-                outside(&mut text, value.unwrap_or_default(), place);
+                outside(&mut text, value.as_deref().unwrap_or(""), place);
             }
         }
     }
     text
 }
 
-fn outside(text: &mut String, value: Cow<'_, str>, place: Place) {
+fn outside(text: &mut String, value: &str, place: Place) {
     match place {
-        Place::Path => text.extend(utf8_percent_encode(&value, ESCAPED)),
-        Place::Header => text.push_str(&value),
+        Place::Path => text.extend(utf8_percent_encode(value, ESCAPED)),
+        Place::Header => text.push_str(value),
     }
 }
 

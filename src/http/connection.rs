@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::Deadline;
 use crate::config::Name;
 
 /// One client connection, shared between the listener that owns the socket and the requests on it.
@@ -18,13 +18,10 @@ pub struct Connection {
     pub local: SocketAddr,
     /// Present when the connection is encrypted
     pub tls: Option<TlsFacts>,
-    opened: Instant,
-    /// Nanoseconds after `opened`; [`NEVER`] is none
-    deadline: AtomicU64,
+    /// When reading and writing give up. For HTTP/1, where a connection is one request at a time.
+    pub deadline: Arc<Deadline>,
     aborted: AtomicBool,
 }
-
-const NEVER: u64 = u64::MAX;
 
 /// What the TLS handshake settled.
 #[derive(Debug)]
@@ -54,30 +51,7 @@ impl TlsFacts {
 impl Connection {
     /// A connection that was accepted just now.
     pub fn new(listener: Name, peer: SocketAddr, local: SocketAddr, tls: Option<TlsFacts>) -> Self {
-        Self {
-            listener,
-            peer,
-            local,
-            tls,
-            opened: Instant::now(),
-            deadline: AtomicU64::new(NEVER),
-            aborted: AtomicBool::new(false),
-        }
-    }
-
-    /// From `at` on, reading and writing fail with `TimedOut`. For HTTP/1, where a connection is one request at a time.
-    pub fn set_deadline(&self, at: Option<Instant>) {
-        let nanos =
-            at.map_or(NEVER, |at| u64::try_from(at.saturating_duration_since(self.opened).as_nanos()).unwrap_or(NEVER));
-        self.deadline.store(nanos, Ordering::Relaxed);
-    }
-
-    /// The moment set by [`Self::set_deadline`].
-    pub fn deadline(&self) -> Option<Instant> {
-        match self.deadline.load(Ordering::Relaxed) {
-            NEVER => None,
-            nanos => Some(self.opened + Duration::from_nanos(nanos)),
-        }
+        Self { listener, peer, local, tls, deadline: Arc::default(), aborted: AtomicBool::new(false) }
     }
 
     /// The response broke off: close so that the client cannot take what it has for the whole.
@@ -110,16 +84,5 @@ mod tests {
         assert!(!facts.covers("x.y.b.example"));
         assert!(!facts.covers(".b.example"));
         assert!(!facts.covers("x.a.example"));
-    }
-
-    #[test]
-    fn a_deadline_can_be_set_and_lifted() {
-        let at: SocketAddr = ([127, 0, 0, 1], 1).into();
-        let connection = Connection::new("http".into(), at, at, None);
-        let deadline = Instant::now() + Duration::from_secs(5);
-        connection.set_deadline(Some(deadline));
-        assert_eq!(connection.deadline(), Some(deadline));
-        connection.set_deadline(None);
-        assert_eq!(connection.deadline(), None);
     }
 }

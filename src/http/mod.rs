@@ -1,8 +1,11 @@
 //! HTTP words of our own: the replies we write and why, a request as filters see it, and the strict forms of what
 //! clients send.
 
+pub mod fetch;
+
 mod client;
 mod connection;
+mod deadline;
 mod host;
 mod path;
 mod reason;
@@ -12,6 +15,7 @@ mod request_id;
 
 pub use client::{Client, TrustedProxies, unmapped};
 pub use connection::{Connection, TlsFacts};
+pub use deadline::Deadline;
 pub use host::{BadHost, Host};
 pub use path::{BadPath, Canonical, canonical};
 pub use reason::Reason;

@@ -16,7 +16,7 @@ use super::Listening;
 use super::head::{self, Head, HeadLimits};
 use super::stream::Stream;
 use crate::config::Listener;
-use crate::http::{Reason, RequestId, Reply};
+use crate::http::{Reason, Reply, RequestId};
 
 /// How long an idle connection is still read while draining: a client that has just sent a request is answered.
 const DRAIN_LINGER: Duration = Duration::from_secs(3);

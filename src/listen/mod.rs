@@ -19,7 +19,8 @@ use pingora_core::apps::HttpServerApp;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 
 use crate::config::Name;
 use crate::control::Drain;
@@ -47,33 +48,42 @@ pub struct Listeners<A> {
     app: Arc<A>,
     sockets: Vec<(std::net::TcpListener, Arc<Listening>)>,
     threads: usize,
+    accepting: watch::Sender<bool>,
 }
 
 impl<A> Listeners<A> {
     /// `sockets` are bound, listening and non-blocking.
     pub fn new(app: Arc<A>, sockets: Vec<(std::net::TcpListener, Arc<Listening>)>, threads: usize) -> Self {
-        Self { app, sockets, threads }
+        Self { app, sockets, threads, accepting: watch::Sender::new(false) }
+    }
+
+    /// Turns true when every socket is being accepted from. If one cannot be, the sender is gone before that.
+    pub fn accepting(&self) -> watch::Receiver<bool> {
+        self.accepting.subscribe()
     }
 }
 
 #[async_trait]
 impl<A: HttpServerApp + Send + Sync + 'static> Service for Listeners<A> {
     async fn start_service(&mut self, _: Option<ListenFds>, shutdown: ShutdownWatch, _: usize) {
-        let mut accepting = tokio::task::JoinSet::new();
+        let mut loops = JoinSet::new();
         for (socket, listening) in self.sockets.drain(..) {
             let socket = match TcpListener::from_std(socket) {
                 Ok(socket) => Arc::new(socket),
                 Err(error) => {
                     log::error!("listener {}: the socket cannot be used: {error}", listening.name);
+                    // Whoever waits for all listeners learns that they will not be.
+                    self.accepting = watch::Sender::new(false);
                     continue;
                 }
             };
             for _ in 0..self.threads {
                 let (app, socket) = (Arc::clone(&self.app), Arc::clone(&socket));
-                accepting.spawn(accept::accept(app, socket, Arc::clone(&listening), shutdown.clone()));
+                loops.spawn(accept::accept(app, socket, Arc::clone(&listening), shutdown.clone()));
             }
         }
-        while accepting.join_next().await.is_some() {}
+        self.accepting.send_replace(true);
+        while loops.join_next().await.is_some() {}
     }
 
     fn name(&self) -> &'static str {

@@ -138,7 +138,7 @@ impl Stream {
 
     /// Fails once the connection's deadline has passed.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let Some(deadline) = self.connection.deadline() else {
+        let Some(deadline) = self.connection.deadline.at() else {
             return Ok(());
         };
         let deadline = Instant::from_std(deadline);

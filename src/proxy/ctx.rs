@@ -4,11 +4,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::filter::limit::Admission;
 use crate::filter::{Clock, Passage};
-use crate::http::{Connection, Reason, Reply, Request, RequestId};
-use crate::snapshot::{Route, Snapshot};
+use crate::http::{Connection, Deadline, Reason, Reply, Request, RequestId};
+use crate::snapshot::{Route, RouteAction, Snapshot};
 use crate::telemetry::InFlight;
-use crate::upstream::{Lease, Tried};
+use crate::upstream::{Lease, Tried, Upstream};
 
 /// One request's memory. Created by Pingora when a head has arrived; dropped when the request is logged.
 #[derive(Debug)]
@@ -21,12 +22,16 @@ pub struct RequestCtx {
     pub snapshot: Option<Arc<Snapshot>>,
     /// Where it came in
     pub connection: Option<Arc<Connection>>,
+    /// When reading from the client and writing to it give up
+    pub deadline: Option<Arc<Deadline>>,
     /// Who sent it, after trusted proxies were believed
     pub client: IpAddr,
     /// What was asked for, made canonical
     pub target: Target,
     /// Which route took it
     pub route: Option<Arc<Route>>,
+    /// Permits of the listener's limits, given back when the request ends
+    pub listener_admission: Admission,
     /// What the filters gave it to take along
     pub passage: Passage,
     /// The attempts to have it answered
@@ -59,16 +64,14 @@ pub struct Target {
 /// The attempts to reach the upstream.
 #[derive(Debug, Default)]
 pub struct Attempts {
-    /// Endpoints that were tried
+    /// Those that failed and were followed by another
     pub tried: Tried,
     /// The endpoint in use; holding it counts as a request in flight there
     pub lease: Option<Lease>,
-    /// Attempts after the first
-    pub retries: u32,
-    /// When the current attempt began
-    pub began: Option<Instant>,
-    /// The whole exchange must be over by then
-    pub deadline: Option<Instant>,
+    /// Where the last attempt went
+    pub endpoint: Option<Arc<str>>,
+    /// The whole exchange must be over by then; a stream's head
+    pub last: Option<Instant>,
 }
 
 /// How far request and response have come.
@@ -91,9 +94,11 @@ impl RequestCtx {
             id: RequestId::new(),
             snapshot: None,
             connection: None,
+            deadline: None,
             client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             target: Target::default(),
             route: None,
+            listener_admission: Admission::default(),
             passage: Passage::default(),
             attempt: Attempts::default(),
             progress: Progress::default(),
@@ -116,25 +121,22 @@ impl RequestCtx {
         }
     }
 
+    /// Where the route sends its requests, if it does not answer them by itself.
+    pub(super) fn upstream(&self) -> Option<&Arc<Upstream>> {
+        match &self.route.as_ref()?.action {
+            RouteAction::Upstream(upstream) => Some(upstream),
+            RouteAction::Answered => None,
+        }
+    }
+
     /// Whether the whole exchange has taken too long.
     pub(super) fn is_overdue(&self, now: Instant) -> bool {
-        self.attempt.deadline.is_some_and(|deadline| now >= deadline)
+        self.attempt.last.is_some_and(|last| now >= last)
     }
 
     /// What remains for the whole exchange.
     pub(super) fn remaining(&self, now: Instant) -> Option<Duration> {
-        self.attempt.deadline.map(|deadline| deadline.saturating_duration_since(now))
-    }
-
-    /// Something moved: the exchange may be silent for `silence` from `now` on, but not beyond its deadline.
-    ///
-    /// Only HTTP/1 connections are bound this way: on h2 one connection carries many requests.
-    pub(super) fn extend(&self, now: Instant, silence: Duration) {
-        let Some(connection) = self.connection.as_ref().filter(|connection| !is_http2(connection)) else {
-            return;
-        };
-        let quiet_until = now + silence;
-        connection.set_deadline(Some(self.attempt.deadline.map_or(quiet_until, |deadline| deadline.min(quiet_until))));
+        self.attempt.last.map(|last| last.saturating_duration_since(now))
     }
 }
 

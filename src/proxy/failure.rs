@@ -5,10 +5,9 @@
 
 use std::time::Instant;
 
-use http::Method;
 use pingora_error::{Error, ErrorSource, ErrorType};
 
-use super::ctx::RequestCtx;
+use super::ctx::{Progress, RequestCtx};
 use crate::http::{Reason, Reply};
 use crate::upstream::{Failure, Outcome, Unavailable};
 
@@ -17,17 +16,14 @@ pub(super) fn reason(error: &Error, ctx: &RequestCtx, now: Instant) -> Reason {
     if let Some(reason) = ctx.reason {
         return reason;
     }
-    let silent = ctx
-        .connection
-        .as_ref()
-        .and_then(|connection| connection.deadline())
-        .is_some_and(|deadline| now >= deadline);
     if ctx.is_overdue(now) {
-        return if ctx.progress.stream { Reason::StreamIdle } else { Reason::RequestTimeout };
+        return if ctx.progress.request_done { Reason::RequestTimeout } else { Reason::ClientTimeout };
     }
     match error.esource() {
-        ErrorSource::Upstream => upstream(error.etype()),
-        ErrorSource::Downstream if silent => silence(ctx),
+        ErrorSource::Upstream => upstream(error.etype(), ctx),
+        ErrorSource::Downstream if ctx.deadline.as_ref().is_some_and(|deadline| deadline.has_passed(now)) => {
+            silence(ctx)
+        }
         ErrorSource::Downstream => client(error.etype()),
         ErrorSource::Internal | ErrorSource::Unset => Reason::Internal,
     }
@@ -35,23 +31,28 @@ pub(super) fn reason(error: &Error, ctx: &RequestCtx, now: Instant) -> Reason {
 
 /// Nothing moved for too long: whose turn was it?
 fn silence(ctx: &RequestCtx) -> Reason {
-    if ctx.progress.stream && ctx.progress.answered.is_some() {
-        Reason::StreamIdle
-    } else if !ctx.progress.request_done {
-        Reason::ClientTimeout
-    } else {
-        Reason::UpstreamTimeout
+    match ctx.progress {
+        Progress { stream: true, answered: Some(_), .. } => Reason::StreamIdle,
+        Progress { request_done: true, answered: None, .. } => Reason::UpstreamTimeout,
+        _ => Reason::ClientTimeout,
     }
 }
 
-fn upstream(error: &ErrorType) -> Reason {
+fn upstream(error: &ErrorType, ctx: &RequestCtx) -> Reason {
     use ErrorType as E;
     match error {
         E::ConnectTimedout | E::TLSHandshakeTimedout => Reason::ConnectTimeout,
-        E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::BindError | E::SocketError => Reason::ConnectFailed,
+        E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::BindError | E::SocketError => {
+            Reason::ConnectFailed
+        }
         E::TLSHandshakeFailure | E::InvalidCert | E::TLSWantX509Lookup => Reason::UpstreamTls,
+        E::ReadTimedout if ctx.progress.stream && ctx.progress.answered.is_some() => Reason::StreamIdle,
+        // The upstream may well be waiting for the rest of the request.
+        E::ReadTimedout if !ctx.progress.request_done => Reason::ClientTimeout,
         E::ReadTimedout | E::WriteTimedout => Reason::UpstreamTimeout,
-        E::InvalidHTTPHeader | E::H1Error | E::InvalidH2 | E::H2Downgrade | E::HandshakeError => Reason::UpstreamProtocol,
+        E::InvalidHTTPHeader | E::H1Error | E::InvalidH2 | E::H2Downgrade | E::HandshakeError => {
+            Reason::UpstreamProtocol
+        }
         _ => Reason::UpstreamReset,
     }
 }
@@ -64,36 +65,35 @@ fn client(error: &ErrorType) -> Reason {
     }
 }
 
-/// What the endpoint is credited with.
+/// What the endpoint is credited with; nothing where it was not at fault.
 pub(super) fn outcome(reason: Reason) -> Option<Outcome> {
     match reason {
-        Reason::ConnectFailed | Reason::UpstreamTls => Some(Outcome::ConnectFailed),
+        Reason::ConnectFailed => Some(Outcome::ConnectFailed),
         Reason::ConnectTimeout => Some(Outcome::ConnectTimeout),
+        Reason::UpstreamTls => Some(Outcome::TlsFailed),
         Reason::UpstreamReset => Some(Outcome::Reset),
-        Reason::UpstreamProtocol => Some(Outcome::Malformed),
+        Reason::UpstreamProtocol => Some(Outcome::ProtocolError),
         Reason::UpstreamTimeout | Reason::RequestTimeout => Some(Outcome::Timeout),
         Reason::ResponseIncomplete => Some(Outcome::Incomplete),
         _ => None,
     }
 }
 
-/// Whether the request may go to another endpoint.
-pub(super) fn retries(ctx: &RequestCtx, reason: Reason, method: &Method, replayable: bool, now: Instant) -> bool {
-    let failure = match reason {
-        Reason::ConnectFailed | Reason::ConnectTimeout | Reason::UpstreamTls => Failure::Connect,
-        Reason::UpstreamReset | Reason::UpstreamProtocol if replayable && ctx.progress.answered.is_none() => Failure::Reset,
-        _ => return false,
-    };
-    let Some(lease) = &ctx.attempt.lease else {
-        return false;
-    };
-    !ctx.is_overdue(now) && lease.retry_policy().decides(failure, method, ctx.attempt.retries)
+/// As what a failure counts for another attempt, if it may have one at all: `replayable` is whether the body is still
+/// there to be sent again.
+pub(super) fn failure(reason: Reason, replayable: bool) -> Option<Failure> {
+    match reason {
+        Reason::ConnectFailed | Reason::ConnectTimeout | Reason::UpstreamTls => Some(Failure::Connect),
+        Reason::UpstreamReset if replayable => Some(Failure::Reset),
+        _ => None,
+    }
 }
 
 /// What the client is told when no endpoint can be picked.
 pub(super) fn unavailable(unavailable: Unavailable) -> Reply {
     match unavailable {
-        Unavailable::NoHealthyEndpoint => {
+        // Only after a failed attempt, which then is what the client is told of.
+        Unavailable::NoHealthyEndpoint | Unavailable::AllTried => {
             Reply::problem(Reason::NoHealthyEndpoint, "The service behind this route is not available.")
         }
         Unavailable::EndpointsBusy => {
@@ -114,6 +114,7 @@ pub(super) fn reply(reason: Reason) -> Reply {
         Reason::RequestTimeout => "The request took longer than this route allows.",
         Reason::ClientTimeout => "The request's body did not arrive in time.",
         Reason::StreamIdle => "Nothing was sent in either direction for too long.",
+        Reason::ResponseIncomplete => "The response of the service behind this route broke off.",
         Reason::MalformedRequest => "The request is not valid HTTP.",
         _ => "The gateway could not complete the request.",
     };

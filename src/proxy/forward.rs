@@ -27,10 +27,10 @@ pub(super) fn request(header: &mut RequestHeader, ctx: &RequestCtx, snapshot: &S
     let Some(connection) = &ctx.connection else {
         return Err(Error::explain(ErrorType::InternalError, "a request without a connection"));
     };
-    credentials(header, ctx, snapshot)?;
+    credentials(header, ctx)?;
     target(header, ctx)?;
     origin(header, ctx, connection, snapshot)?;
-    trace(header, ctx)?;
+    trace(header)?;
     identity(header, ctx, snapshot)?;
     ctx.passage.request_headers.apply(
         header,
@@ -60,7 +60,9 @@ fn target(header: &mut RequestHeader, ctx: &RequestCtx) -> Result<()> {
     let authority = header.uri.authority().cloned();
     let mut uri = http::uri::Parts::default();
     uri.path_and_query = Some(
-        target.parse().map_err(|error| Error::because(ErrorType::InternalError, "a canonical path is no target", error))?,
+        target
+            .parse()
+            .map_err(|error| Error::because(ErrorType::InternalError, "a canonical path is no target", error))?,
     );
     if let Some(authority) = authority {
         uri.scheme = Some(http::uri::Scheme::HTTP);
@@ -82,7 +84,7 @@ fn query(ctx: &RequestCtx) -> Option<String> {
 }
 
 /// Removes what carried the token, unless the operator wants it passed on.
-fn credentials(header: &mut RequestHeader, ctx: &RequestCtx, _: &Snapshot) -> Result<()> {
+fn credentials(header: &mut RequestHeader, ctx: &RequestCtx) -> Result<()> {
     let Some(source) = ctx.passage.identity.as_ref().and_then(|identity| identity.carried_by.as_ref()) else {
         return Ok(());
     };
@@ -152,7 +154,7 @@ fn address(address: std::net::IpAddr) -> HeaderValue {
 }
 
 /// A valid trace goes on; otherwise one starts here (W3C Trace Context, section 3.2).
-fn trace(header: &mut RequestHeader, ctx: &RequestCtx) -> Result<()> {
+fn trace(header: &mut RequestHeader) -> Result<()> {
     let valid = header.headers.get(TRACEPARENT).is_some_and(|value| is_traceparent(value.as_bytes()));
     if !valid {
         header.remove_header(&TRACESTATE);

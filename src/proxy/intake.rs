@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use http::header::HOST;
-use http::{HeaderName, HeaderValue};
-use pingora_http::RequestHeader;
+use http::header::{EXPECT, HOST, UPGRADE};
+use http::{HeaderName, HeaderValue, Version};
+use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
 use super::ctx::{RequestCtx, Target};
 use crate::config::EncodedSlash;
-use crate::http::{Client, Connection, Host, Reason, Reply, canonical};
+use crate::http::{Client, Connection, Deadline, Host, Reason, Reply, canonical};
 use crate::router::Found;
 use crate::snapshot::{Route, Snapshot};
 
@@ -17,6 +17,28 @@ use crate::snapshot::{Route, Snapshot};
 pub(super) fn connection(session: &Session) -> Option<Arc<Connection>> {
     let digest = session.digest()?.proxy_digest.as_ref()?;
     digest.user_data.as_ref()?.downcast_ref::<Arc<Connection>>().cloned()
+}
+
+/// When the client's side of a request gives up: an h2 request has a clock of its own, HTTP/1 that of its connection.
+pub(super) fn deadline(session: &Session, ctx: &RequestCtx) -> Option<Arc<Deadline>> {
+    let of_stream = session.req_header().extensions.get::<Arc<Deadline>>();
+    of_stream.or(ctx.connection.as_ref().map(|connection| &connection.deadline)).cloned()
+}
+
+/// What a client of this version can mean.
+pub(super) fn protocol(session: &mut Session) {
+    if session.req_header().version == Version::HTTP_10 {
+        // RFC 9110 sections 10.1.1 and 15.2: HTTP/1.0 knows neither the expectation nor 1xx.
+        session.req_header_mut().remove_header(&EXPECT);
+        session.set_ignore_info_resp(true);
+    }
+}
+
+/// Whether an upstream's 101 is one that was asked for.
+pub(super) fn is_switch(session: &Session, response: &ResponseHeader) -> bool {
+    session.is_upgrade_req()
+        && response.version == Version::HTTP_11
+        && response.headers.get(UPGRADE).is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
 /// Removes what no client may say: identity headers, `Proxy` (which CGI programs take for a proxy's address), and
@@ -59,7 +81,8 @@ pub(super) fn target(header: &RequestHeader) -> Result<(Target, bool), Reply> {
         .transpose()
         .map_err(|_| Reply::problem(Reason::BadPath, "The query is not ASCII."))?;
     let changed = canonical.path.as_bytes() != sent || raw.first() != Some(&b'/');
-    let target = Target { host: host.name.into_owned(), port: host.port, path: canonical.path.into_owned(), query, changed };
+    let target =
+        Target { host: host.name.into_owned(), port: host.port, path: canonical.path.into_owned(), query, changed };
     Ok((target, canonical.encoded_slash))
 }
 
@@ -143,10 +166,9 @@ pub(super) fn route<'a>(
         }
         Found::Route { target, parameters } => Ok((Arc::clone(target), parameters)),
         Found::NoRoute => Err(Reply::problem(Reason::NoRoute, "No route takes this host and path.")),
-        Found::MethodNotAllowed { allow } => Err(Reply::problem(
-            Reason::MethodNotAllowed,
-            "The routes for this path take other methods.",
-        )
-        .header(http::header::ALLOW, allow)),
+        Found::MethodNotAllowed { allow } => {
+            Err(Reply::problem(Reason::MethodNotAllowed, "The routes for this path take other methods.")
+                .header(http::header::ALLOW, allow))
+        }
     }
 }

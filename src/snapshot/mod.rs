@@ -20,7 +20,7 @@ use crate::filter::auth::Authenticator;
 use crate::filter::limit::Limit;
 use crate::http::TrustedProxies;
 use crate::router::Router;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Refusals, RouteMetrics};
 use crate::tls::ServerTls;
 use crate::upstream::Upstream;
 
@@ -43,6 +43,8 @@ pub struct Snapshot {
     pub limits: BTreeMap<Name, Arc<Limit>>,
     /// By name
     pub upstreams: BTreeMap<Name, Arc<Upstream>>,
+    /// What is counted of requests that no route took
+    pub unrouted: RouteMetrics,
     listeners: BTreeMap<Name, Arc<Listener>>,
 }
 
@@ -55,6 +57,8 @@ pub struct Listener {
     pub tls: Option<ServerTls>,
     /// Limits for everything that arrives here
     pub limits: Vec<Arc<Limit>>,
+    /// What is counted of requests that we answered ourselves
+    pub refusals: Refusals,
 }
 
 /// What building a snapshot needs besides the configuration.
@@ -75,8 +79,14 @@ impl Snapshot {
     pub fn build(config: Config, previous: Option<&Self>, tools: &Tools) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let authenticators = each(&config.auth, "auth", &mut problems, |name, spec| {
-            kept(previous, name, |old| (&old.config.auth, &old.authenticators), spec)
-                .map_or_else(|| Authenticator::build(name, spec).map(Arc::new), Ok)
+            if let Some(authenticator) = kept(previous, name, |old| (&old.config.auth, &old.authenticators), spec) {
+                return Ok(authenticator);
+            }
+            let authenticator = Authenticator::build(name, spec)?;
+            if let Some(old) = previous.and_then(|old| old.authenticators.get(name)) {
+                authenticator.inherit(old);
+            }
+            Ok(Arc::new(authenticator))
         });
         let limits = each(&config.limits, "limits", &mut problems, |name, spec| {
             Ok(kept(previous, name, |old| (&old.config.limits, &old.limits), spec)
@@ -92,8 +102,8 @@ impl Snapshot {
             }
             Ok(Arc::new(upstream))
         });
-        let listeners = each(&config.listeners, "listeners", &mut problems, |_, spec| {
-            Listener::build(spec, &limits, tools).map(Arc::new)
+        let listeners = each(&config.listeners, "listeners", &mut problems, |name, spec| {
+            Listener::build(name, spec, &limits, tools).map(Arc::new)
         });
         if !problems.is_empty() {
             return Err(problems);
@@ -115,6 +125,7 @@ impl Snapshot {
             authenticators,
             limits,
             upstreams,
+            unrouted: tools.metrics.unrouted(config.listeners.keys()),
             listeners,
             config,
         })
@@ -125,6 +136,12 @@ impl Snapshot {
         self.listeners.get(name)
     }
 
+    /// The names of `auth` that have keys to verify with.
+    pub fn auth_with_keys(&self) -> Vec<Name> {
+        let with_keys = self.authenticators.iter().filter(|(_, authenticator)| authenticator.counts().keys > 0);
+        with_keys.map(|(name, _)| name.clone()).collect()
+    }
+
     /// All listeners.
     pub fn listeners(&self) -> &BTreeMap<Name, Arc<Listener>> {
         &self.listeners
@@ -132,10 +149,15 @@ impl Snapshot {
 }
 
 impl Listener {
-    fn build(spec: &config::Listener, limits: &BTreeMap<Name, Arc<Limit>>, tools: &Tools) -> Result<Self, Problem> {
+    fn build(
+        name: &Name,
+        spec: &config::Listener,
+        limits: &BTreeMap<Name, Arc<Limit>>,
+        tools: &Tools,
+    ) -> Result<Self, Problem> {
         let tls = spec.tls.as_ref().map(|tls| ServerTls::build(tls, &spec.protocols, &tools.provider)).transpose()?;
         let limits = spec.limits.iter().filter_map(|name| limits.get(name).cloned()).collect();
-        Ok(Self { spec: spec.clone(), tls, limits })
+        Ok(Self { spec: spec.clone(), tls, limits, refusals: tools.metrics.refusals(name) })
     }
 }
 

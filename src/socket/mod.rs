@@ -1,1 +1,7 @@
-//! The table of listening sockets by name: bind, inherit, pass on.
+//! Listening sockets: bound once, by name, and passed on to a successor without ever being closed in between.
+
+mod channel;
+mod table;
+
+pub use channel::Channel;
+pub use table::{Sockets, listen_unix};

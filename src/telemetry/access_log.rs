@@ -123,11 +123,11 @@ impl AccessLog {
         while !inner.shared.finished.load(Ordering::Acquire) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
-        if inner.shared.finished.load(Ordering::Acquire) {
-            if let Some(thread) = inner.writer.lock().take() {
-                // A panic of the writer has been reported by the panic hook.
-                drop(thread.join());
-            }
+        if inner.shared.finished.load(Ordering::Acquire)
+            && let Some(thread) = inner.writer.lock().take()
+        {
+            // A panic of the writer has been reported by the panic hook.
+            drop(thread.join());
         }
     }
 }

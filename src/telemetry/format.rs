@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::Write;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderValue, Version};
 use serde::Serialize;
@@ -152,7 +152,7 @@ fn milliseconds(duration: std::time::Duration) -> f64 {
 
 /// RFC 3339, UTC, with microseconds.
 fn timestamp(time: SystemTime) -> String {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let Date { year, month, day, hour, minute, second } = Date::of(since.as_secs());
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:06}Z", since.subsec_micros())
 }
@@ -160,7 +160,7 @@ fn timestamp(time: SystemTime) -> String {
 /// `10/Oct/2000:13:55:36 +0000`
 fn common_time(time: SystemTime) -> String {
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let Date { year, month, day, hour, minute, second } = Date::of(since.as_secs());
     let month = MONTHS.get(month as usize - 1).copied().unwrap_or("-");
     format!("{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000")
@@ -199,7 +199,6 @@ impl Date {
 #[cfg(test)]
 pub(super) mod tests {
     use std::net::Ipv4Addr;
-    use std::time::Duration;
 
     use http::{Method, StatusCode};
     use proptest::prelude::*;

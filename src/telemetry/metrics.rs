@@ -3,7 +3,7 @@
 //! Labels are names from the configuration, methods of a closed list and status codes: nothing a client sends can
 //! make a new series. A series appears with its first count, so that a route does not begin with hundreds of zeros.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -99,8 +99,7 @@ impl Metrics {
     /// The counters of one listener.
     pub fn listener(&self, name: &Name) -> ListenerMetrics {
         ListenerMetrics {
-            listener: name.clone(),
-            refused: self.refused.clone(),
+            refusals: self.refusals(name),
             open: self.connections.with_label_values(&[&**name]),
             accepted: self.accepted.with_label_values(&[&**name, "accepted"]),
             failed: self.accepted.with_label_values(&[&**name, "failed"]),
@@ -123,9 +122,13 @@ impl Metrics {
         self.route(listeners, &Name::from(NO_ROUTE))
     }
 
-    /// A request that we answered ourselves.
-    pub fn refuse(&self, listener: &Name, reason: Reason) {
-        self.refused.with_label_values(&[&**listener, reason.name()]).inc();
+    /// The counters of what one listener's clients were refused.
+    pub fn refusals(&self, listener: &Name) -> Refusals {
+        Refusals(Arc::new(RefusalCounters {
+            listener: listener.clone(),
+            refused: self.refused.clone(),
+            children: Reason::ALL.iter().map(|_| OnceLock::new()).collect(),
+        }))
     }
 
     /// A reload came to its end.
@@ -159,11 +162,33 @@ fn outcome(succeeded: bool) -> &'static str {
 /// What is counted at one listener.
 #[derive(Clone, Debug)]
 pub struct ListenerMetrics {
-    listener: Name,
-    refused: IntCounterVec,
+    refusals: Refusals,
     open: IntGauge,
     accepted: IntCounter,
     failed: IntCounter,
+}
+
+/// Requests and connections of one listener that we answered or ended ourselves, by reason.
+#[derive(Clone, Debug)]
+pub struct Refusals(Arc<RefusalCounters>);
+
+#[derive(Debug)]
+struct RefusalCounters {
+    listener: Name,
+    refused: IntCounterVec,
+    /// In the order of the reasons, made when first counted
+    children: Box<[OnceLock<IntCounter>]>,
+}
+
+impl Refusals {
+    /// One more.
+    pub fn count(&self, reason: Reason) {
+        let RefusalCounters { listener, refused, children } = &*self.0;
+        let Some(child) = Reason::ALL.iter().position(|other| *other == reason).and_then(|at| children.get(at)) else {
+            return;
+        };
+        child.get_or_init(|| refused.with_label_values(&[&**listener, reason.name()])).inc();
+    }
 }
 
 /// Counts as an open connection until dropped.
@@ -173,7 +198,7 @@ pub struct OpenConnection(IntGauge);
 impl ListenerMetrics {
     /// A connection or a request that ends before it has a route.
     pub fn refuse(&self, reason: Reason) {
-        self.refused.with_label_values(&[&*self.listener, reason.name()]).inc();
+        self.refusals.count(reason);
     }
 
     /// A connection was accepted.
@@ -273,6 +298,18 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} in {text}");
         }
+    }
+
+    #[test]
+    fn refusals_are_counted_by_their_reason() {
+        let metrics = Metrics::new();
+        let refusals = metrics.refusals(&"http".into());
+        refusals.count(Reason::NoRoute);
+        refusals.count(Reason::NoRoute);
+        metrics.listener(&"http".into()).refuse(Reason::BadHost);
+        let text = metrics.render(|_| {});
+        assert!(text.contains("tollgate_refused_total{listener=\"http\",reason=\"no_route\"} 2"), "{text}");
+        assert!(text.contains("tollgate_refused_total{listener=\"http\",reason=\"bad_host\"} 1"), "{text}");
     }
 
     #[test]

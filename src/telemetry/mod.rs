@@ -9,6 +9,6 @@ mod scrape;
 
 pub use access_log::AccessLog;
 pub use log::start_log;
-pub use metrics::{InFlight, ListenerMetrics, Metrics, OpenConnection, RouteMetrics};
+pub use metrics::{InFlight, ListenerMetrics, Metrics, OpenConnection, Refusals, RouteMetrics};
 pub use record::{Record, TlsRecord};
 pub use scrape::Scrape;

@@ -1,1 +1,3 @@
-//! Tests that drive the real binary over sockets.
+//! The integration tests: the real binary, real sockets, real signals. One module a topic.
+
+mod support;

@@ -19,6 +19,7 @@ mod page;
 mod places;
 mod report;
 mod route;
+mod runtime_dir;
 mod secret;
 mod section;
 mod server;
@@ -40,6 +41,7 @@ use super::{Config, Name, Problem, Surroundings};
 
 pub(super) use self::file::{MAX_FILE, not_text};
 pub use self::places::Places;
+pub(super) use self::runtime_dir::runtime_dir;
 
 /// What every part of the reading needs.
 struct Context<'a> {

@@ -54,7 +54,8 @@ impl Places {
         let mut placed: Vec<_> = problems.into_iter().map(|problem| (self.find(&problem.path), problem)).collect();
         placed.sort_by_key(|(place, _)| place.as_ref().map_or((usize::MAX, 0), |(file, span)| (*file, span.start)));
         let problems = placed.into_iter().map(|(place, mut problem)| {
-            problem.location = place.and_then(|(file, span)| Some(self.pages.get(*file)?.locate(span.clone())));
+            problem.location =
+                place.and_then(|(file, span)| Some(Box::new(self.pages.get(*file)?.locate(span.clone()))));
             problem
         });
         ConfigError { file: self.pages[0].file().to_owned(), problems: problems.collect() }

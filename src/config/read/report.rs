@@ -70,7 +70,7 @@ impl Report {
         found.dedup_by(|left, right| left.place == right.place && left.problem == right.problem);
         let more = found.len().saturating_sub(MAX_PROBLEMS);
         let located = found.into_iter().take(MAX_PROBLEMS).map(|Found { place, mut problem }| {
-            problem.location = place.and_then(|(file, span)| Some(pages.get(file)?.locate(span)));
+            problem.location = place.and_then(|(file, span)| Some(Box::new(pages.get(file)?.locate(span))));
             problem
         });
         let mut problems: Vec<_> = located.collect();

@@ -59,7 +59,7 @@ fn runtime_dir(node: &Node<'_>) -> Option<PathBuf> {
     })
 }
 
-fn default_runtime_dir(surroundings: &dyn Surroundings) -> PathBuf {
+pub(super) fn default_runtime_dir(surroundings: &dyn Surroundings) -> PathBuf {
     let set = |name| match surroundings.variable(name) {
         Variable::Set(value) if value.starts_with('/') => Some(value),
         _ => None,

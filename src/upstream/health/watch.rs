@@ -45,10 +45,10 @@ async fn round(owner: &Owner, check: &Check, wants: impl Fn(&Endpoint) -> bool) 
         .for_each_concurrent(CONCURRENT_CHECKS, async |endpoint| {
             let result = check.run(endpoint).await;
             // A version that has been replaced has no say any more.
-            if let Some(upstream) = owner.upstream() {
-                if endpoint.checked(result.as_ref().map(|()| ()).map_err(String::as_str), check.thresholds()) {
-                    upstream.lay_out_again();
-                }
+            if let Some(upstream) = owner.upstream()
+                && endpoint.checked(result.as_ref().copied().map_err(String::as_str), check.thresholds())
+            {
+                upstream.lay_out_again();
             }
         })
         .await;

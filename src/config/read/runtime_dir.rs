@@ -1,0 +1,74 @@
+//! Where the running process is to be asked: read even from a file that cannot be served, since that is when one asks.
+
+use std::path::{Path, PathBuf};
+
+use toml::de::{DeTable, DeValue};
+
+use super::file::{MAX_FILE, beside};
+use super::interpolate::interpolate;
+use super::server::default_runtime_dir;
+use crate::config::Surroundings;
+
+/// `server.runtime_dir` of the file at `path` or of one that it includes, or the default.
+pub(in crate::config) fn runtime_dir(path: &Path, surroundings: &dyn Surroundings) -> PathBuf {
+    let main = text(path, surroundings).unwrap_or_default();
+    // The parser goes on behind a mistake with what it can still make out.
+    let (root, _) = DeTable::parse_recoverable(&main);
+    let root = root.get_ref();
+    let included = || {
+        let patterns = root.get("include").and_then(|include| include.get_ref().as_array()).into_iter().flatten();
+        let patterns = patterns.filter_map(|pattern| filled(pattern.get_ref(), surroundings));
+        patterns
+            .flat_map(|pattern| surroundings.matching(&beside(path, &pattern).to_string_lossy()).into_iter().flatten())
+            .filter_map(|file| text(&file, surroundings))
+            .find_map(|text| written(DeTable::parse_recoverable(&text).0.get_ref(), surroundings))
+    };
+    written(root, surroundings).or_else(included).unwrap_or_else(|| default_runtime_dir(surroundings))
+}
+
+fn text(path: &Path, surroundings: &dyn Surroundings) -> Option<String> {
+    String::from_utf8(surroundings.file(path, MAX_FILE).ok()?).ok()
+}
+
+fn written(root: &DeTable<'_>, surroundings: &dyn Surroundings) -> Option<PathBuf> {
+    let server = root.get("server")?.get_ref().as_table()?;
+    filled(server.get("runtime_dir")?.get_ref(), surroundings).map(PathBuf::from)
+}
+
+fn filled(value: &DeValue<'_>, surroundings: &dyn Surroundings) -> Option<String> {
+    let text = interpolate(value.as_str()?, |name| surroundings.variable(name)).ok()?;
+    Some(text.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::System;
+
+    fn of(text: &str) -> PathBuf {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("tollgate.toml");
+        std::fs::write(&path, text).expect("written");
+        std::fs::write(directory.path().join("more.toml"), "[server]\nruntime_dir = \"/run/more\"\n").expect("written");
+        runtime_dir(&path, &System)
+    }
+
+    #[test]
+    fn it_is_read_from_a_file_that_is_wrong_elsewhere() {
+        let written = PathBuf::from("/run/here");
+        assert_eq!(of("[server]\nruntime_dir = \"/run/here\"\nthreds = 1\n[routes.a]\npath = 7\n"), written);
+        assert_eq!(of("[server]\nruntime_dir = \"/run/here\"\n[routes.a\npath = \n"), written);
+        assert_eq!(of("[server]\nruntime_dir = \"${NOWHERE_TO_BE_FOUND:-/run/here}\"\n"), written);
+    }
+
+    #[test]
+    fn it_is_found_in_an_included_file() {
+        assert_eq!(of("include = [\"m*.toml\"]\n"), PathBuf::from("/run/more"));
+    }
+
+    #[test]
+    fn the_default_serves_where_nothing_is_written() {
+        assert_eq!(of("[server]\nthreads = 1\n"), default_runtime_dir(&System));
+        assert_eq!(runtime_dir(Path::new("/nowhere/tollgate.toml"), &System), default_runtime_dir(&System));
+    }
+}

@@ -1,0 +1,92 @@
+//! What is said over the control socket and between two processes that hand over.
+
+use serde::{Deserialize, Serialize};
+
+use crate::snapshot::Snapshot;
+
+/// Of the messages here. A process that meets another number refuses, and says so.
+pub(super) const VERSION: u32 = 1;
+
+/// What one may ask a running process for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verb {
+    /// Read the configuration again
+    Reload,
+    /// Start a successor from the binary on disk and hand over to it
+    Upgrade,
+    /// Say who you are
+    Status,
+    /// Hand over to whoever asks, on this channel (`run --upgrade`)
+    TakeOver,
+}
+
+/// The first message on the control socket.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Request {
+    pub(super) version: u32,
+    pub(super) verb: Verb,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It was done
+    Done,
+    /// Nothing was changed; the text says why
+    Refused,
+    /// This process leaves: its successor is to be asked
+    AskSuccessor,
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// How it ended
+    pub outcome: Outcome,
+    /// For a person
+    pub text: String,
+}
+
+impl Answer {
+    pub(super) fn new(result: Result<String, String>) -> Self {
+        match result {
+            Ok(text) => Self { outcome: Outcome::Done, text },
+            Err(text) => Self { outcome: Outcome::Refused, text },
+        }
+    }
+
+    pub(super) fn ask_successor() -> Self {
+        Self { outcome: Outcome::AskSuccessor, text: "this process is leaving".to_owned() }
+    }
+}
+
+/// What the process that leaves says first; the sockets follow.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Offer {
+    pub(super) version: u32,
+    /// Which generation of the configuration the successor's first one follows
+    pub(super) generation: u64,
+    /// Which `auth` has keys: a successor that has none for one of them would turn its callers away
+    pub(super) auth_with_keys: Vec<String>,
+}
+
+impl Offer {
+    pub(super) fn of(snapshot: &Snapshot) -> Self {
+        let auth_with_keys = snapshot.auth_with_keys().iter().map(|name| name.to_string()).collect();
+        Self { version: VERSION, generation: snapshot.generation, auth_with_keys }
+    }
+}
+
+/// What the successor says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Report {
+    /// Every listener can serve: stop accepting
+    Ready,
+    /// It will not be: serve on
+    Abort(String),
+    /// Log files have been moved away
+    Reopen,
+}

@@ -1,0 +1,157 @@
+//! Handing over, seen by the process that leaves: it serves until its successor has said that it can.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::message::{Offer, Report};
+use crate::socket::{Channel, Sockets};
+
+/// Says to a process that its standard input is a channel from the process it succeeds.
+pub(super) const MARK: &str = "TOLLGATE_SUCCEEDS";
+/// From the start of a successor to its READY: it reads files, resolves names and fetches keys in this time.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// For messages that the other process takes at once.
+const PROMPT: Duration = Duration::from_secs(5);
+
+/// How a successor is started: the binary that was started first, wherever a package manager has put a new one.
+#[derive(Clone, Debug)]
+pub struct Launcher {
+    /// Resolved when the process started: after an update of the package `/proc/self/exe` is a deleted file
+    program: PathBuf,
+    arguments: Vec<OsString>,
+}
+
+/// A successor that serves.
+#[derive(Debug)]
+pub(super) struct Successor {
+    pub(super) pid: u32,
+    pub(super) channel: Arc<Channel>,
+}
+
+impl Launcher {
+    /// This process, as it was started.
+    ///
+    /// # Errors
+    /// The system does not say where its binary is.
+    pub fn of_this_process() -> io::Result<Self> {
+        let takes_over = |argument: &OsString| argument != "--upgrade" && argument != "-u";
+        Ok(Self {
+            program: std::env::current_exe()?,
+            arguments: std::env::args_os().skip(1).filter(takes_over).collect(),
+        })
+    }
+
+    /// Starts a successor and hands over to it. Blocks; the successor is killed if it does not get ready.
+    ///
+    /// # Errors
+    /// Why nothing has changed, for a person.
+    pub(super) fn hand_over(
+        &self,
+        sockets: &Sockets,
+        offer: &Offer,
+        candidate: &Candidate,
+    ) -> Result<Successor, String> {
+        if std::process::id() == 1 {
+            return Err(
+                "this is process 1 of a container, which ends with it: start a new container instead".to_owned()
+            );
+        }
+        let (ours, theirs) = Channel::pair().map_err(|error| format!("no channel to a successor: {error}"))?;
+        let child = Command::new(&self.program)
+            .args(&self.arguments)
+            .env(MARK, std::process::id().to_string())
+            // It names this process; without it the successor takes the watchdog to be meant for itself.
+            .env_remove("WATCHDOG_PID")
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .spawn()
+            .map_err(|error| format!("{} cannot be started: {error}", self.program.display()))?;
+        candidate.begin(child);
+        let result = match hand_out(&ours, sockets, offer) {
+            Ok(()) => return candidate.proven().map(|pid| Successor { pid, channel: Arc::new(ours) }),
+            Err(Failure::Aborted(why)) => why,
+            Err(Failure::Gone) => candidate.last_words(),
+            Err(Failure::Silent(error)) => format!("the successor said nothing for too long and was ended: {error}"),
+        };
+        candidate.end();
+        Err(result)
+    }
+}
+
+/// Hands over to a process that has asked for it on `channel`.
+///
+/// # Errors
+/// Why nothing has changed, for a person.
+pub(super) fn give_way(channel: Arc<Channel>, sockets: &Sockets, offer: &Offer) -> Result<Successor, String> {
+    let (pid, _) = channel.peer().map_err(|error| error.to_string())?;
+    match hand_out(&channel, sockets, offer) {
+        Ok(()) => Ok(Successor { pid, channel }),
+        Err(Failure::Aborted(why)) => Err(why),
+        Err(Failure::Gone) => Err(format!("process {pid} ended before it was ready")),
+        Err(Failure::Silent(error)) => Err(format!("process {pid} said nothing for too long: {error}")),
+    }
+}
+
+enum Failure {
+    Aborted(String),
+    Gone,
+    Silent(io::Error),
+}
+
+/// Passes everything on and waits for READY.
+fn hand_out(channel: &Channel, sockets: &Sockets, offer: &Offer) -> Result<(), Failure> {
+    let sent = channel.send(offer, &[], PROMPT).and_then(|()| sockets.send(channel, PROMPT));
+    match sent {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(Failure::Gone),
+        Err(error) => return Err(Failure::Silent(error)),
+    }
+    match channel.receive::<Report>(PATIENCE) {
+        Ok(Some((Report::Ready, _))) => Ok(()),
+        Ok(Some((Report::Abort(why), _))) => Err(Failure::Aborted(why)),
+        Ok(Some((Report::Reopen, _))) => Err(Failure::Aborted("the successor spoke out of turn".to_owned())),
+        Ok(None) => Err(Failure::Gone),
+        Err(error) => Err(Failure::Silent(error)),
+    }
+}
+
+/// A successor that has not said READY yet. Ended with the hand-over if it never does, or when this process is told to
+/// leave in the meantime: two processes that both believe to be the one must not go on.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Candidate(Arc<Mutex<Option<Child>>>);
+
+impl Candidate {
+    fn begin(&self, child: Child) {
+        *self.0.lock() = Some(child);
+    }
+
+    /// It lives on without us.
+    fn proven(&self) -> Result<u32, String> {
+        let child = self.0.lock().take();
+        child.map(|child| child.id()).ok_or_else(|| "this process was told to leave".to_owned())
+    }
+
+    /// Why it is gone.
+    fn last_words(&self) -> String {
+        let status = self.0.lock().as_mut().map(Child::wait);
+        match status {
+            Some(Ok(status)) => format!("the successor ended before it was ready ({status})"),
+            _ => "the successor ended before it was ready".to_owned(),
+        }
+    }
+
+    /// Ends it, if it is still there.
+    pub(super) fn end(&self) {
+        if let Some(mut child) = self.0.lock().take() {
+            // It may have ended by itself; what counts is that it has.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

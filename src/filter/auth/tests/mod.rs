@@ -1,0 +1,269 @@
+//! Real keys of every algorithm, real tokens, and a route that judges them.
+
+mod algorithms;
+mod claims;
+mod fetched;
+mod issuer;
+mod route;
+mod vectors;
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::ops::ControlFlow;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use http::header::WWW_AUTHENTICATE;
+use http::{HeaderMap, HeaderValue, Method, Uri};
+use jsonwebtoken::{EncodingKey, Header};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256, RsaKeySize};
+use serde_json::{Value, json};
+use x509_parser::der_parser::der::parse_der;
+
+use super::{Authenticator, RouteAuth};
+use crate::config::{
+    self, Algorithm, AuthChoice, FileContent, Jwt, KeySource, Mode, Name, Require, Secret, TokenSource,
+};
+use crate::filter::Identity;
+use crate::http::{Reason, Reply, Request};
+
+const ISSUER: &str = "https://id.example.com";
+const AUDIENCE: &str = "orders-api";
+const SECRET: &[u8; 64] = b"sixty-four bytes that only the issuer and this test would know..";
+
+/// A key pair as its owner has it.
+struct Signer {
+    encoding: EncodingKey,
+    /// `kty` and what belongs to it
+    jwk: Value,
+    pem: String,
+}
+
+impl Signer {
+    fn new(pair: &KeyPair, encoding: fn(&[u8]) -> jsonwebtoken::errors::Result<EncodingKey>) -> Self {
+        let encoding = encoding(pair.serialize_pem().as_bytes()).expect("a key of its kind");
+        Self { encoding, jwk: public_jwk(pair), pem: pair.public_key_pem() }
+    }
+
+    fn rsa() -> Self {
+        let pair = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).expect("generated");
+        Self::new(&pair, EncodingKey::from_rsa_pem)
+    }
+
+    fn p256() -> Self {
+        Self::new(&KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("generated"), EncodingKey::from_ec_pem)
+    }
+
+    fn p384() -> Self {
+        Self::new(&KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).expect("generated"), EncodingKey::from_ec_pem)
+    }
+
+    fn ed25519() -> Self {
+        Self::new(&KeyPair::generate_for(&PKCS_ED25519).expect("generated"), EncodingKey::from_ed_pem)
+    }
+
+    /// The JWK with more members.
+    fn jwk(&self, more: &Value) -> Value {
+        let mut jwk = self.jwk.clone();
+        for (name, value) in more.as_object().expect("an object") {
+            jwk[name] = value.clone();
+        }
+        jwk
+    }
+
+    fn sign(&self, header: &Header, claims: &Value) -> String {
+        jsonwebtoken::encode(header, claims, &self.encoding).expect("signed")
+    }
+}
+
+fn public_jwk(pair: &KeyPair) -> Value {
+    let raw = pair.public_key_raw();
+    let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    if pair.is_compatible(&PKCS_ED25519) {
+        return json!({"kty": "OKP", "crv": "Ed25519", "x": text(raw)});
+    }
+    if pair.is_compatible(&PKCS_RSA_SHA256) {
+        let (_, key) = parse_der(raw).expect("DER");
+        let [modulus, exponent] = &key.as_sequence().expect("a sequence")[..] else { panic!("two numbers") };
+        let [modulus, exponent] = [modulus, exponent].map(|number| number.as_slice().expect("a number"));
+        let modulus = modulus.strip_prefix(&[0]).unwrap_or(modulus);
+        return json!({"kty": "RSA", "n": text(modulus), "e": text(exponent)});
+    }
+    let curve = if raw.len() == 65 { "P-256" } else { "P-384" };
+    let (x, y) = raw[1..].split_at(raw.len() / 2);
+    json!({"kty": "EC", "crv": curve, "x": text(x), "y": text(y)})
+}
+
+/// One key a kind for all tests: an RSA key takes a while to make.
+fn signer(algorithm: Algorithm) -> &'static Signer {
+    static RSA: OnceLock<Signer> = OnceLock::new();
+    static P256: OnceLock<Signer> = OnceLock::new();
+    static P384: OnceLock<Signer> = OnceLock::new();
+    static ED25519: OnceLock<Signer> = OnceLock::new();
+    static SHARED: OnceLock<Signer> = OnceLock::new();
+    match algorithm {
+        Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => SHARED.get_or_init(|| Signer {
+            encoding: EncodingKey::from_secret(SECRET),
+            jwk: json!({"kty": "oct", "k": URL_SAFE_NO_PAD.encode(SECRET)}),
+            pem: String::new(),
+        }),
+        Algorithm::ES256 => P256.get_or_init(Signer::p256),
+        Algorithm::ES384 => P384.get_or_init(Signer::p384),
+        Algorithm::EdDSA => ED25519.get_or_init(Signer::ed25519),
+        _ => RSA.get_or_init(Signer::rsa),
+    }
+}
+
+fn library(algorithm: Algorithm) -> jsonwebtoken::Algorithm {
+    format!("{algorithm:?}").parse().expect("both have the standard's names")
+}
+
+fn header(algorithm: Algorithm) -> Header {
+    Header::new(library(algorithm))
+}
+
+fn seconds_from_now(offset: i64) -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    i64::try_from(now.as_secs()).expect("before the end of time") + offset
+}
+
+/// Claims that are accepted, for an hour.
+fn claims() -> Value {
+    json!({"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "exp": seconds_from_now(3600)})
+}
+
+/// [`claims`] with `more` put over them; null takes a claim away.
+fn claims_with(more: &Value) -> Value {
+    let mut claims = claims();
+    let members = claims.as_object_mut().expect("an object");
+    for (name, value) in more.as_object().expect("an object") {
+        if value.is_null() {
+            members.remove(name);
+        } else {
+            members.insert(name.clone(), value.clone());
+        }
+    }
+    claims
+}
+
+fn token(algorithm: Algorithm, claims: &Value) -> String {
+    signer(algorithm).sign(&header(algorithm), claims)
+}
+
+fn file(text: impl Into<Vec<u8>>) -> FileContent {
+    FileContent { path: "keys".into(), content: Secret::new(text.into()) }
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
+}
+
+fn jwks(keys: &[Value]) -> String {
+    json!({ "keys": keys }).to_string()
+}
+
+fn spec(algorithms: &[Algorithm], keys: KeySource) -> Jwt {
+    Jwt {
+        issuer: ISSUER.into(),
+        audience: vec![AUDIENCE.into()],
+        algorithms: algorithms.to_vec(),
+        keys,
+        leeway: Duration::from_secs(30),
+        token_from: vec![TokenSource::Bearer],
+        required_claims: Vec::new(),
+        identity_headers: Vec::new(),
+        forward_token: false,
+    }
+}
+
+/// A provider with one shared secret.
+fn shared() -> Jwt {
+    spec(&[Algorithm::HS256], KeySource::Secret(Secret::new(SECRET.as_slice())))
+}
+
+fn build(spec: Jwt) -> Arc<Authenticator> {
+    named("corporate", spec)
+}
+
+fn named(name: &str, spec: Jwt) -> Arc<Authenticator> {
+    Arc::new(Authenticator::build(&name.into(), &config::Auth::Jwt(spec)).expect("built"))
+}
+
+fn problem(spec: Jwt) -> config::Problem {
+    Authenticator::build(&"corporate".into(), &config::Auth::Jwt(spec)).map(drop).expect_err("a problem")
+}
+
+fn route_of(authenticators: &[Arc<Authenticator>], require: Require, mode: Mode) -> RouteAuth {
+    let names = authenticators.iter().map(|authenticator| authenticator.name().clone()).collect();
+    let by_name: BTreeMap<Name, _> =
+        authenticators.iter().map(|authenticator| (authenticator.name().clone(), Arc::clone(authenticator))).collect();
+    let choice = AuthChoice::AnyOf { names, require };
+    RouteAuth::build(&choice, mode, &by_name).expect("built").expect("not open")
+}
+
+/// A route with one provider that asks for nothing but a token.
+fn route(spec: Jwt) -> RouteAuth {
+    route_of(&[build(spec)], Require::default(), Mode::Enforce)
+}
+
+/// A request to be judged.
+#[derive(Default)]
+struct Call {
+    headers: HeaderMap,
+    query: Option<String>,
+}
+
+impl Call {
+    fn bearer(token: &str) -> Self {
+        Self::default().header("authorization", &format!("Bearer {token}"))
+    }
+
+    fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.append(name, HeaderValue::from_str(value).expect("a header's value"));
+        self
+    }
+
+    fn query(mut self, query: &str) -> Self {
+        self.query = Some(query.to_owned());
+        self
+    }
+
+    async fn judged_at(&self, route: &RouteAuth, wall: SystemTime) -> Result<Option<Identity>, Reply> {
+        let request = Request {
+            method: &Method::GET,
+            host: "api.example.com",
+            path: "/",
+            query: self.query.as_deref(),
+            headers: &self.headers,
+            client: Ipv4Addr::LOCALHOST.into(),
+            route: "orders",
+        };
+        match route.on_request(&request, wall).await {
+            ControlFlow::Continue(identity) => Ok(identity),
+            ControlFlow::Break(reply) => Err(reply),
+        }
+    }
+
+    async fn judged(&self, route: &RouteAuth) -> Result<Option<Identity>, Reply> {
+        self.judged_at(route, SystemTime::now()).await
+    }
+
+    async fn accepted(&self, route: &RouteAuth) -> Identity {
+        self.judged(route).await.expect("accepted").expect("with an identity")
+    }
+
+    async fn refused(&self, route: &RouteAuth) -> Reason {
+        self.judged(route).await.map(|_| ()).expect_err("refused").reason
+    }
+}
+
+fn challenge(reply: &Reply) -> &str {
+    let (_, value) = reply.headers.iter().find(|(name, _)| *name == WWW_AUTHENTICATE).expect("a challenge");
+    value.to_str().expect("ASCII")
+}
+
+fn counted(authenticator: &Authenticator) -> Vec<(&'static str, u64)> {
+    authenticator.counts().decisions.into_iter().filter(|(_, count)| *count > 0).collect()
+}

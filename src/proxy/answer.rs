@@ -1,0 +1,102 @@
+//! What the client gets: an answer of ours, what every response carries, and the end of one that broke off.
+
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
+use pingora_error::Result;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use super::ctx::{RequestCtx, is_http2};
+use crate::http::{Reason, Reply};
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Writes an answer of ours, with what the route's responses carry.
+pub(super) async fn write(session: &mut Session, ctx: &mut RequestCtx, reply: Reply) -> Result<()> {
+    ctx.reason = Some(reply.reason);
+    let (headers, body) = reply.render(ctx.id.as_str());
+    let mut response = ResponseHeader::build(reply.status, Some(headers.len() + 4))?;
+    for (name, value) in &headers {
+        response.append_header(name.clone(), value.clone())?;
+    }
+    decorate(&mut response, ctx)?;
+    let bodiless = session.req_header().method == Method::HEAD || body.is_empty();
+    session.write_response_header(Box::new(response), bodiless).await.map_err(|error| error.into_down())?;
+    if !bodiless {
+        session.write_response_body(Some(body), true).await.map_err(|error| error.into_down())?;
+    }
+    Ok(())
+}
+
+/// What every routed response carries: the route's headers, how much is left, and the request's id.
+pub(super) fn decorate(response: &mut ResponseHeader, ctx: &RequestCtx) -> Result<()> {
+    ctx.passage.response_headers.apply(
+        response,
+        |response, name| drop(response.remove_header(name)),
+        |response, name, value| drop(response.insert_header(name, value)),
+    );
+    for admission in [&ctx.listener_admission, &ctx.passage.client_admission, &ctx.passage.consumer_admission] {
+        admission.headers(&mut |name: HeaderName, value: HeaderValue| drop(response.append_header(name, value)));
+    }
+    let id = HeaderValue::from_str(ctx.id.as_str()).expect("ids are visible ASCII");
+    response.insert_header(X_REQUEST_ID, id)
+}
+
+/// Removes what the upstream's response says about its own connection (RFC 9110 section 7.6.1), and framing that its
+/// status (section 8.6) or the client's version (RFC 9112 section 6.1) has no place for.
+pub(super) fn clean(response: &mut ResponseHeader, session: &mut Session) {
+    let nominated: Vec<HeaderName> = response.headers.get_all(CONNECTION).iter().flat_map(nominations).collect();
+    for name in nominated {
+        response.remove_header(&name);
+    }
+    for name in ["keep-alive", "proxy-connection"] {
+        response.remove_header(name);
+    }
+    if response.status == StatusCode::NO_CONTENT {
+        response.remove_header(&CONTENT_LENGTH);
+        response.remove_header(&TRANSFER_ENCODING);
+    }
+    if session.req_header().version == Version::HTTP_10 {
+        response.remove_header(&TRANSFER_ENCODING);
+        if !response.headers.contains_key(CONTENT_LENGTH) {
+            session.set_keepalive(None);
+        }
+    }
+}
+
+/// The fields a Connection field names, less those a response cannot do without.
+fn nominations(value: &HeaderValue) -> impl Iterator<Item = HeaderName> {
+    let names = value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+    names.filter_map(|name| HeaderName::from_bytes(name).ok()).filter(|name| {
+        !matches!(name.as_str(), "close" | "upgrade" | "content-length" | "transfer-encoding" | "content-type" | "date")
+    })
+}
+
+/// A response that is a stream by its type.
+pub(super) fn is_stream(response: &ResponseHeader) -> bool {
+    response.headers.get(CONTENT_TYPE).is_some_and(|kind| {
+        kind.as_bytes().starts_with(b"text/event-stream") || kind.as_bytes().starts_with(b"application/grpc")
+    })
+}
+
+/// Whether the final response has begun.
+pub(super) fn has_begun(session: &Session) -> bool {
+    session.was_upgraded() || session.response_written().is_some_and(|response| !response.status.is_informational())
+}
+
+/// The response has begun and cannot be completed: the client must not take it for the whole.
+pub(super) async fn break_off(session: &mut Session, ctx: &RequestCtx) {
+    match &ctx.connection {
+        Some(connection) if is_http2(connection) => session.shutdown().await,
+        Some(connection) => connection.abort(),
+        None => {}
+    }
+}
+
+/// The reason of a response that has begun: whatever the upstream did, what counts is that the rest is missing.
+pub(super) fn reason_once_begun(reason: Reason) -> Reason {
+    match reason {
+        Reason::UpstreamReset | Reason::UpstreamProtocol | Reason::UpstreamTimeout => Reason::ResponseIncomplete,
+        other => other,
+    }
+}

@@ -1,0 +1,84 @@
+//! Everything that is decided before the upstream is asked.
+
+use std::ops::ControlFlow;
+
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use pingora_http::RequestHeader;
+use pingora_proxy::Session;
+
+use super::ctx::RequestCtx;
+use super::intake;
+use crate::filter::{Facts, limit};
+use crate::http::{Reason, Reply, RequestId};
+use crate::snapshot::Snapshot;
+
+/// May the request pass? `Err` is the answer to give.
+pub(super) async fn request(session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Reply> {
+    let internal = || Reply::problem(Reason::Internal, "The gateway could not read the connection.");
+    let snapshot = ctx.snapshot.clone().ok_or_else(internal)?;
+    let connection = ctx.connection.clone().ok_or_else(internal)?;
+    let client = intake::client(session, &connection, &snapshot);
+    ctx.client = client.address;
+    if client.trusted_peer
+        && let Some(id) = session.get_header("x-request-id").and_then(|id| RequestId::accept(id.as_bytes()))
+    {
+        ctx.id = id;
+    }
+    intake::clean(session.req_header_mut(), &snapshot);
+    let encoded_slash;
+    (ctx.target, encoded_slash) = intake::target(session.req_header())?;
+    if let Some(reply) = intake::misdirected(ctx) {
+        return Err(reply);
+    }
+    admit_to_listener(session.req_header(), ctx, &snapshot)?;
+    if let Some(reply) = intake::https_redirect(ctx, &snapshot, &connection) {
+        return Err(reply);
+    }
+    filters(session, ctx, &snapshot, &connection.listener, encoded_slash).await
+}
+
+/// Limits for everything that arrives at a listener, whatever its route.
+fn admit_to_listener(header: &RequestHeader, ctx: &mut RequestCtx, snapshot: &Snapshot) -> Result<(), Reply> {
+    let listener = ctx.connection.as_ref().and_then(|connection| snapshot.listener(&connection.listener));
+    let Some(listener) = listener.filter(|listener| !listener.limits.is_empty()) else {
+        return Ok(());
+    };
+    let request = ctx.request(&header.method, &header.headers);
+    let facts = Facts { request: &request, identity: None };
+    ctx.listener_admission =
+        limit::admit(&listener.limits, &facts, ctx.clock.steady).map_err(|refusal| refusal.reply())?;
+    Ok(())
+}
+
+async fn filters(
+    session: &Session,
+    ctx: &mut RequestCtx,
+    snapshot: &Snapshot,
+    listener: &str,
+    encoded_slash: bool,
+) -> Result<(), Reply> {
+    let header = session.req_header();
+    let mut passage = std::mem::take(&mut ctx.passage);
+    let (route, parameters) = intake::route(snapshot, ctx, header, listener, encoded_slash)?;
+    let in_flight = route.metrics.start();
+    let mut request = ctx.request(&header.method, &header.headers);
+    request.route = &route.name;
+    let length = header.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let verdict = route.filters.on_request(&request, length, parameters.as_slice(), ctx.clock, &mut passage).await;
+    ctx.attempt.last = route.timeout.map(|timeout| ctx.clock.steady + timeout);
+    ctx.progress.stream = is_stream(session, header);
+    ctx.passage = passage;
+    ctx.in_flight = Some(in_flight);
+    ctx.route = Some(route);
+    match verdict {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(reply) => Err(reply),
+    }
+}
+
+/// WebSocket and gRPC announce themselves in the request; so does what asks for server-sent events.
+fn is_stream(session: &Session, header: &RequestHeader) -> bool {
+    session.is_upgrade_req()
+        || header.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+        || header.headers.get(http::header::ACCEPT).is_some_and(|accept| accept.as_bytes() == b"text/event-stream")
+}

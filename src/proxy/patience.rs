@@ -1,0 +1,71 @@
+//! How long each side may keep the other waiting.
+//!
+//! Three clocks watch an exchange. Pingora's read timeout watches the upstream, one value for the wait for the head
+//! and for each wait within the body. The [`Deadline`](crate::http::Deadline) watches the client's side: silence, and
+//! the route's `timeout`. And what passes a filter is checked against that `timeout` once more.
+
+use std::time::{Duration, Instant};
+
+use pingora_core::upstreams::peer::PeerOptions;
+use pingora_proxy::Session;
+
+use super::ctx::{RequestCtx, is_http2};
+use crate::config::{self, UpstreamProtocol};
+
+/// How long a client may take none of a response, or send none of a body it announced.
+const CLIENT_SILENCE: Duration = Duration::from_secs(60);
+
+/// A head has arrived. Pingora's own timeouts towards the client are off where the deadline does their work: they would
+/// cut an upgraded connection.
+pub(super) fn begin(session: &mut Session, ctx: &RequestCtx) {
+    let http2 = ctx.connection.as_deref().is_some_and(is_http2);
+    session.set_read_timeout(None);
+    session.set_write_timeout(http2.then_some(CLIENT_SILENCE));
+    if let Some(deadline) = &ctx.deadline {
+        deadline.allow(ctx.clock.steady, CLIENT_SILENCE, None);
+    }
+}
+
+/// An attempt begins.
+pub(super) fn attempt(options: &mut PeerOptions, ctx: &RequestCtx, upstream: &config::Upstream, now: Instant) {
+    let route_silence = ctx.route.as_ref().map_or(CLIENT_SILENCE, |route| route.stream_idle);
+    if ctx.progress.stream {
+        // Either direction keeps a stream alive, which a timeout of one direction cannot know.
+        options.read_timeout = None;
+        options.write_timeout = Some(route_silence);
+    } else {
+        options.read_timeout =
+            Some(read_timeout(&upstream.timeouts, upstream.protocol, ctx.progress.request_done, ctx.remaining(now)));
+    }
+    moved(ctx, now);
+}
+
+/// How long a read from the upstream may take.
+///
+/// On HTTP/1 the wait for the head starts anew with each piece of the body that is sent. On h2 it runs from the start,
+/// so while a body is on its way only the exchange's own end bounds it.
+fn read_timeout(
+    timeouts: &config::Timeouts,
+    protocol: UpstreamProtocol,
+    request_done: bool,
+    remaining: Option<Duration>,
+) -> Duration {
+    let silence = timeouts.first_byte.max(timeouts.idle);
+    let remaining = remaining.unwrap_or(Duration::MAX);
+    if request_done || protocol == UpstreamProtocol::Http1 { silence.min(remaining) } else { remaining }
+}
+
+/// Something moved in either direction.
+pub(super) fn moved(ctx: &RequestCtx, now: Instant) {
+    let Some(deadline) = &ctx.deadline else {
+        return;
+    };
+    let silence = match (&ctx.route, ctx.upstream()) {
+        (Some(route), _) if ctx.progress.stream => route.stream_idle,
+        (_, Some(upstream)) if ctx.progress.request_done && ctx.progress.answered.is_none() => {
+            upstream.spec().timeouts.connect + upstream.spec().timeouts.first_byte
+        }
+        _ => CLIENT_SILENCE,
+    };
+    deadline.allow(now, silence, ctx.attempt.last);
+}

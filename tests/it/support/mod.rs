@@ -1,0 +1,26 @@
+//! What every test stands on: the real binary, scripted services behind it, and clients that see each byte.
+//!
+//! Nothing sleeps and nothing has a fixed port: what takes time is waited for with the deadlines of [`wait`].
+
+#![allow(dead_code, reason = "the toolbox is whole before every tool has its second user")]
+
+pub(crate) mod certs;
+pub(crate) mod client;
+pub(crate) mod h2;
+pub(crate) mod jwt;
+pub(crate) mod message;
+pub(crate) mod origin;
+pub(crate) mod process;
+pub(crate) mod raw;
+pub(crate) mod tollgate;
+pub(crate) mod wait;
+pub(crate) mod websocket;
+pub(crate) mod wire;
+
+mod tests;
+
+pub(crate) use self::client::{Client, Request};
+pub(crate) use self::message::Response;
+pub(crate) use self::origin::Origin;
+pub(crate) use self::raw::Raw;
+pub(crate) use self::tollgate::Tollgate;

@@ -1,0 +1,138 @@
+//! Processes: the binary under test, run to its end or found while it runs.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+
+pub(crate) use rustix::process::Signal;
+use rustix::process::{Pid, WaitOptions, kill_process, waitpid};
+
+use super::wait;
+
+/// The binary that was built for these tests.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_tollgate");
+
+/// How a command has ended.
+#[derive(Debug)]
+pub(crate) struct Output {
+    /// `None` if it was killed
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Output {
+    /// Fails with what was printed unless the code is 0.
+    #[track_caller]
+    pub(crate) fn succeeded(self) -> Self {
+        assert_eq!(self.code, Some(0), "{}{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// Fails with what was printed if the code is not `code`; returns what stands on stderr.
+    #[track_caller]
+    pub(crate) fn failed(self, code: i32) -> String {
+        assert_eq!(self.code, Some(code), "{}{}", self.stdout, self.stderr);
+        self.stderr
+    }
+}
+
+/// Runs `tollgate` to its end.
+#[track_caller]
+pub(crate) fn tollgate<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Output {
+    let mut command = Command::new(BINARY);
+    command.args(arguments);
+    output(command)
+}
+
+/// Runs a command to its end, which has to come in time.
+#[track_caller]
+pub(crate) fn output(mut command: Command) -> Output {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let drain = |stream: Option<Box<dyn Read + Send>>| {
+        thread::spawn(move || {
+            let mut text = Vec::new();
+            // Cut off by a kill, it is as long as it is.
+            let _ = stream.expect("piped").read_to_end(&mut text);
+            String::from_utf8_lossy(&text).into_owned()
+        })
+    };
+    let stdout = drain(child.stdout.take().map(|stream| Box::new(stream) as _));
+    let stderr = drain(child.stderr.take().map(|stream| Box::new(stream) as _));
+    let status = wait::within(3 * wait::PATIENCE, || child.try_wait().expect("our own child"));
+    if status.is_none() {
+        child.kill().expect("our own child");
+        child.wait().expect("our own child");
+    }
+    let output = |text: thread::JoinHandle<String>| text.join().expect("it only reads");
+    let (stdout, stderr) = (output(stdout), output(stderr));
+    let status = status.unwrap_or_else(|| panic!("{command:?} does not end\n{stdout}{stderr}"));
+    Output { code: status.code(), stdout, stderr }
+}
+
+/// Processes that serve the configuration `file`, oldest first.
+pub(crate) fn serving(file: &Path) -> Vec<u32> {
+    let mut found: Vec<(u64, u32)> = fs::read_dir("/proc")
+        .expect("/proc")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|pid: u32| {
+            // A process that has ended, waited for or not, has no command line.
+            let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            let mut words = line.split(|byte| *byte == 0);
+            let serves =
+                words.any(|word| word == b"run") && words.any(|word| word == file.as_os_str().as_encoded_bytes());
+            serves.then_some((started(pid)?, pid))
+        })
+        .collect();
+    found.sort_unstable();
+    found.into_iter().map(|(_, pid)| pid).collect()
+}
+
+/// When a process started, in ticks since boot.
+fn started(pid: u32) -> Option<u64> {
+    stat(pid)?.get(19)?.parse().ok()
+}
+
+/// CPU time that a process has used, in ticks.
+pub(crate) fn cpu_ticks(pid: u32) -> Option<u64> {
+    let stat = stat(pid)?;
+    Some(stat.get(11)?.parse::<u64>().ok()? + stat.get(12)?.parse::<u64>().ok()?)
+}
+
+/// Fields of `/proc/PID/stat` from the third on: the second is a name that may hold spaces.
+fn stat(pid: u32) -> Option<Vec<String>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = text.rsplit_once(')')?;
+    Some(fields.split_whitespace().map(str::to_owned).collect())
+}
+
+/// Sends a signal; a process that has ended already does not mind.
+pub(crate) fn signal(pid: u32, signal: Signal) {
+    match kill_process(pid_of(pid), signal) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+        Err(error) => panic!("{signal:?} to {pid}: {error}"),
+    }
+}
+
+/// Grandchildren whose parent ends become children of this process, so that it sees how they end.
+pub(crate) fn adopt_orphans() {
+    rustix::process::set_child_subreaper(Some(pid_of(std::process::id()))).expect("Linux 3.4");
+}
+
+/// How an adopted process has ended: its exit code, or minus the signal. `None` while it runs, or if it is not ours.
+pub(crate) fn reap(pid: u32) -> Option<i32> {
+    let (_, status) = waitpid(Some(pid_of(pid)), WaitOptions::NOHANG).ok()??;
+    status.exit_status().or_else(|| status.terminating_signal().map(|signal| -signal))
+}
+
+fn pid_of(pid: u32) -> Pid {
+    i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id")
+}
