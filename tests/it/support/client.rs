@@ -59,6 +59,7 @@ impl Request {
 
     /// Where [`Self::send`] connects to, with TLS for the name `server`, which becomes the Host as well.
     #[must_use]
+    #[expect(clippy::wrong_self_convention, reason = "says where to, like `to`; nothing is converted")]
     pub(crate) fn to_tls(mut self, addr: SocketAddr, server: &str, config: Arc<ClientConfig>) -> Self {
         self.address = Some(Address { addr, tls: Some((server.to_owned(), config)) });
         self.host.get_or_insert_with(|| server.to_owned());
