@@ -42,8 +42,9 @@ for _ in $(seq 100); do
 done
 printf '%-32s %s\n' "past the limit" "$limited"
 [[ $limited == yes ]] || { echo "no 429 after a hundred requests" >&2; exit 1; }
-curl -s -m 20 "$ADMIN/metrics" | grep -q '^tollgate_limit_decisions_total{.*result="denied"' ||
-    curl -s -m 20 "$ADMIN/metrics" | grep '^tollgate_limit_decisions_total' >&2
+metrics=$(curl -s -m 20 "$ADMIN/metrics")
+grep -q '^tollgate_limit_decisions_total{limit="per_user",result="refused"} [1-9]' <<< "$metrics" ||
+    { echo "the refusal is not counted" >&2; exit 1; }
 
 kill -INT "$demo"
 wait "$demo" || { echo "the demo has failed" >&2; exit 1; }

@@ -26,8 +26,13 @@ struct Inner {
     /// The last phase once more: requests read this one, without the lock of a channel
     stopping: AtomicBool,
     connections: AtomicUsize,
+    acceptors: AtomicUsize,
     emptied: Notify,
 }
+
+/// Somebody who may still accept connections, until dropped; the process waits for that too.
+#[derive(Debug)]
+pub struct AcceptorGuard(Arc<Inner>);
 
 /// Counts as an open connection until dropped; the process waits for it.
 #[derive(Debug)]
@@ -41,6 +46,7 @@ impl Drain {
             phase: watch::Sender::new(Phase::Serving),
             stopping: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
+            acceptors: AtomicUsize::new(0),
             emptied: Notify::new(),
         }))
     }
@@ -79,19 +85,26 @@ impl Drain {
         ConnectionGuard(Arc::clone(&self.0))
     }
 
+    /// Somebody begins to accept connections.
+    pub fn acceptor(&self) -> AcceptorGuard {
+        self.0.acceptors.fetch_add(1, Ordering::Relaxed);
+        AcceptorGuard(Arc::clone(&self.0))
+    }
+
     /// Open connections.
     pub fn connections(&self) -> usize {
         self.0.connections.load(Ordering::Acquire)
     }
 
-    /// Resolves when no connection is open.
+    /// Resolves when no connection is open and nobody accepts any.
     pub async fn emptied(&self) {
         loop {
             let emptied = self.0.emptied.notified();
             tokio::pin!(emptied);
             // Registered before looking, so that a last connection that ends in between is not missed.
             emptied.as_mut().enable();
-            if self.connections() == 0 {
+            // Acceptors first: the last thing one does is to begin connections.
+            if self.0.acceptors.load(Ordering::Acquire) == 0 && self.connections() == 0 {
                 return;
             }
             emptied.await;
@@ -102,6 +115,14 @@ impl Drain {
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         if self.0.connections.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.emptied.notify_waiters();
+        }
+    }
+}
+
+impl Drop for AcceptorGuard {
+    fn drop(&mut self) {
+        if self.0.acceptors.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.emptied.notify_waiters();
         }
     }
@@ -136,6 +157,24 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         drop(second);
+        waiting.await.expect("ends");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_the_last_acceptor_begins_is_waited_for() {
+        let drain = Drain::new();
+        let acceptor = drain.acceptor();
+        let waiting = tokio::spawn({
+            let drain = drain.clone();
+            async move { drain.emptied().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        let connection = drain.connection();
+        drop(acceptor);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(connection);
         waiting.await.expect("ends");
     }
 

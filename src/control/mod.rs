@@ -16,7 +16,7 @@ mod successor;
 mod tasks;
 mod upgrade;
 
-pub use drain::{ConnectionGuard, Drain, Phase};
+pub use drain::{AcceptorGuard, ConnectionGuard, Drain, Phase};
 pub use life::{Life, Parts};
 pub use message::{Answer, Outcome, Verb};
 pub use reload::Reloader;

@@ -1,6 +1,5 @@
 //! Text with variables, filled in so that no client can break out of the place it stands in.
 
-
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::Facts;

@@ -21,6 +21,7 @@ pub struct Connection {
     /// When reading and writing give up. For HTTP/1, where a connection is one request at a time.
     pub deadline: Arc<Deadline>,
     aborted: AtomicBool,
+    ends_with_client: AtomicBool,
 }
 
 /// What the TLS handshake settled.
@@ -51,7 +52,15 @@ impl TlsFacts {
 impl Connection {
     /// A connection that was accepted just now.
     pub fn new(listener: Name, peer: SocketAddr, local: SocketAddr, tls: Option<TlsFacts>) -> Self {
-        Self { listener, peer, local, tls, deadline: Arc::default(), aborted: AtomicBool::new(false) }
+        Self {
+            listener,
+            peer,
+            local,
+            tls,
+            deadline: Arc::default(),
+            aborted: AtomicBool::new(false),
+            ends_with_client: AtomicBool::new(false),
+        }
     }
 
     /// The response broke off: close so that the client cannot take what it has for the whole.
@@ -62,6 +71,17 @@ impl Connection {
     /// Whether [`Self::abort`] was called.
     pub fn is_aborted(&self) -> bool {
         self.aborted.load(Ordering::Relaxed)
+    }
+
+    /// Whether the current exchange is over when the client half-closes. Most clients that do still want their answer;
+    /// one that takes a stream without end has left.
+    pub fn end_with_client(&self, so: bool) {
+        self.ends_with_client.store(so, Ordering::Relaxed);
+    }
+
+    /// What [`Self::end_with_client`] said.
+    pub fn ends_with_client(&self) -> bool {
+        self.ends_with_client.load(Ordering::Relaxed)
     }
 }
 

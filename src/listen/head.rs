@@ -3,6 +3,9 @@
 //! Pingora's parser is lenient where leniency is how requests are smuggled: it takes bare LF, two ways of saying where
 //! the body ends, and a missing Host. What this scanner lets through has exactly one reading.
 
+use http::header::{CONTENT_LENGTH, COOKIE};
+use pingora_http::RequestHeader;
+
 use crate::http::Reason;
 
 /// Longest method that is looked at; registered ones end at 17 bytes.
@@ -71,6 +74,36 @@ pub(super) fn parse(buffer: &[u8], limits: HeadLimits) -> Result<Option<Head>, R
         fields.take(line)?;
     }
     fields.finish(at, http10).map(Some)
+}
+
+/// Judges a head that came by h2, which has no lines to scan, as strictly: what is behind us may speak HTTP/1. Framing
+/// and the ban on fields of the connection are h2's own; where the request goes was looked at when it was accepted.
+///
+/// # Errors
+/// The reason to refuse.
+pub(super) fn check(request: &RequestHeader, limits: HeadLimits) -> Result<(), Reason> {
+    let target = request.raw_path();
+    let method = request.method.as_str().as_bytes();
+    if method.len() > MAX_METHOD {
+        return Err(Reason::MalformedRequest);
+    }
+    if method == b"CONNECT" {
+        return Err(Reason::Unsupported);
+    }
+    if target.len() > limits.max_bytes {
+        return Err(Reason::UriTooLong);
+    }
+    if !matches!(target.first(), Some(b'/' | b'*')) {
+        return Err(Reason::MalformedRequest);
+    }
+    target_form(method, target)?;
+    // A browser sends each cookie as a field of its own (RFC 9113 section 8.2.3).
+    let cookies = request.headers.get_all(COOKIE).iter().count();
+    if request.headers.len() - cookies.saturating_sub(1) > limits.max_headers {
+        return Err(Reason::TooManyHeaders);
+    }
+    let mut fields = Fields::default();
+    request.headers.get_all(CONTENT_LENGTH).iter().try_for_each(|length| fields.content_length(length.as_bytes()))
 }
 
 fn incomplete(buffer: &[u8], limits: HeadLimits, in_request_line: bool) -> Result<Option<Head>, Reason> {
@@ -319,6 +352,30 @@ mod tests {
         assert!(upgrade("Upgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"));
         assert!(!upgrade("Upgrade: websocket\r\n"));
         assert!(!upgrade("Connection: upgrade\r\n"));
+    }
+
+    fn check_h2(method: &str, target: &str, fields: &[(&'static str, &str)]) -> Result<(), Reason> {
+        let mut request = RequestHeader::build(method, target.as_bytes(), None).expect("a request");
+        for (name, value) in fields {
+            request.append_header(*name, *value).expect("a field");
+        }
+        check(&request, LIMITS)
+    }
+
+    #[test]
+    fn h2_heads_are_judged_as_strictly() {
+        assert_eq!(check_h2("GET", "/a?b", &[("cookie", "a=1"), ("content-length", "5")]), Ok(()));
+        assert_eq!(check_h2("OPTIONS", "*", &[]), Ok(()));
+        assert_eq!(check_h2("GET", "*", &[]), Err(Reason::MalformedRequest));
+        assert_eq!(check_h2("GET", "a", &[]), Err(Reason::MalformedRequest));
+        assert_eq!(check_h2("GET", "http://a/", &[]), Err(Reason::MalformedRequest));
+        assert_eq!(check_h2("GET", "/a\"b", &[]), Err(Reason::MalformedRequest));
+        assert_eq!(check_h2("CONNECT", "a:443", &[]), Err(Reason::Unsupported));
+        assert_eq!(check_h2("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "/", &[]), Err(Reason::MalformedRequest));
+        assert_eq!(check_h2("GET", &format!("/{}", "a".repeat(400)), &[]), Err(Reason::UriTooLong));
+        assert_eq!(check_h2("GET", "/", &[("content-length", "5, 5")]), Err(Reason::AmbiguousFraming));
+        assert_eq!(check_h2("GET", "/", &[("a", "1"); 6]), Err(Reason::TooManyHeaders));
+        assert_eq!(check_h2("GET", "/", &[("cookie", "a=1"); 9]), Ok(()));
     }
 
     proptest! {

@@ -10,18 +10,17 @@ use std::time::Duration;
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
+use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout_at};
 
-use super::Listening;
 use super::head::{self, Head, HeadLimits};
 use super::stream::Stream;
+use super::{Listening, refusal};
 use crate::config::Listener;
-use crate::http::{Reason, Reply, RequestId};
+use crate::http::Reason;
 
 /// How long an idle connection is still read while draining: a client that has just sent a request is answered.
 const DRAIN_LINGER: Duration = Duration::from_secs(3);
-/// A client that takes none of its refusal is not waited for.
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How the wait for a head ended, when it did not end with one.
 #[derive(Debug, PartialEq, Eq)]
@@ -81,14 +80,21 @@ pub(super) async fn serve<A: HttpServerApp>(
 async fn next_head(stream: &mut Stream, spec: &Listener, listening: &Listening, first: bool) -> Result<(), End> {
     stream.rest();
     let limits = HeadLimits { max_headers: spec.max_headers, max_bytes: spec.max_header_bytes };
-    if !first && stream.waiting().is_empty() {
-        idle(stream, spec.keepalive_timeout, listening).await?;
+    // A new connection owes its first request at once, so the wait for its first byte is part of the head's time.
+    let connected = Instant::now();
+    if stream.waiting().is_empty() {
+        let patience = if first { spec.header_timeout } else { spec.keepalive_timeout };
+        idle(stream, patience, listening).await?;
     }
-    let deadline = Instant::now() + spec.header_timeout;
+    let deadline = if first { connected } else { Instant::now() } + spec.header_timeout;
+    let mut seen = 0;
     loop {
-        if let Some(head) = checked_head(stream, limits)? {
+        // A head is read from its start each time, so a client that drips bytes gets that once a line.
+        let worthwhile = has_line(&stream.waiting()[seen..]) || stream.waiting().len() > limits.max_bytes;
+        if let Some(head) = worthwhile.then(|| checked_head(stream, limits)).transpose()?.flatten() {
             return stream.begin(&head).map_err(|_| End::Refused(Reason::AmbiguousFraming));
         }
+        seen = stream.waiting().len();
         match timeout_at(deadline, stream.fill()).await {
             Ok(Ok(0)) | Ok(Err(_)) => return Err(End::Quiet),
             Ok(Ok(_)) => {}
@@ -96,6 +102,10 @@ async fn next_head(stream: &mut Stream, spec: &Listener, listening: &Listening, 
             Err(_) => return Err(End::Refused(Reason::HeaderTimeout)),
         }
     }
+}
+
+fn has_line(bytes: &[u8]) -> bool {
+    memchr::memchr(b'\n', bytes).is_some()
 }
 
 fn checked_head(stream: &mut Stream, limits: HeadLimits) -> Result<Option<Head>, Reason> {
@@ -106,9 +116,10 @@ fn checked_head(stream: &mut Stream, limits: HeadLimits) -> Result<Option<Head>,
     head::parse(stream.waiting(), limits)
 }
 
-/// Waits for the first byte of the next request.
-async fn idle(stream: &mut Stream, keepalive: Duration, listening: &Listening) -> Result<(), End> {
-    let deadline = Instant::now() + keepalive;
+/// Waits for the first byte of the next request. While draining, a client that is about to send one gets a moment to;
+/// the moment is not cut short, since a request that crosses our goodbye is lost.
+async fn idle(stream: &mut Stream, patience: Duration, listening: &Listening) -> Result<(), End> {
+    let deadline = Instant::now() + patience;
     let arrived = tokio::select! {
         biased;
         arrived = timeout_at(deadline, stream.fill()) => arrived,
@@ -120,44 +131,14 @@ async fn idle(stream: &mut Stream, keepalive: Duration, listening: &Listening) -
     }
 }
 
-/// Answers a head that Pingora must not see, and closes.
+/// Answers a head that Pingora must not see; the connection ends with it.
 async fn refuse(stream: &mut Stream, reason: Reason) {
-    let response = refusal(reason);
     let answer = async {
-        tokio::io::AsyncWriteExt::write_all(stream, &response).await?;
-        tokio::io::AsyncWriteExt::flush(stream).await
+        let response = refusal::http1(reason).map_err(io::Error::other)?;
+        stream.write_all(&response).await?;
+        stream.flush().await
     };
-    if !matches!(tokio::time::timeout(REFUSAL_TIMEOUT, answer).await, Ok(Ok(()))) {
+    if !matches!(tokio::time::timeout(refusal::TIMEOUT, answer).await, Ok(Ok(()))) {
         log::debug!("a refusal ({}) could not be delivered to {}", reason.name(), stream.connection().peer);
-    }
-}
-
-fn refusal(reason: Reason) -> Vec<u8> {
-    let reply = Reply::problem(reason, explanation(reason));
-    let (headers, body) = reply.render(RequestId::new().as_str());
-    let status = reply.status;
-    let mut response =
-        format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or("Error")).into_bytes();
-    for (name, value) in &headers {
-        response.extend_from_slice(name.as_str().as_bytes());
-        response.extend_from_slice(b": ");
-        response.extend_from_slice(value.as_bytes());
-        response.extend_from_slice(b"\r\n");
-    }
-    response.extend_from_slice(b"connection: close\r\n\r\n");
-    response.extend_from_slice(&body);
-    response
-}
-
-fn explanation(reason: Reason) -> &'static str {
-    match reason {
-        Reason::AmbiguousFraming => "The request does not say unambiguously where its body ends.",
-        Reason::BadHost => "The request must have exactly one Host.",
-        Reason::TooManyHeaders => "The request has too many header fields.",
-        Reason::HeadTooLarge => "The request's header fields are too large.",
-        Reason::UriTooLong => "The request's target is too long.",
-        Reason::HeaderTimeout => "The request's header fields did not arrive in time.",
-        Reason::Unsupported => "This method or version of HTTP is not served here.",
-        _ => "The request is not valid HTTP/1.1.",
     }
 }

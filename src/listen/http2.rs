@@ -1,22 +1,28 @@
-//! One HTTP/2 connection: accept streams, hand each to Pingora as a request of its own.
+//! One HTTP/2 connection: accept streams, check each head, hand each to Pingora as a request of its own.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use pingora_core::apps::HttpServerApp;
-use pingora_core::protocols::Digest;
-use pingora_core::protocols::GetProxyDigest;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, default_h2_options, handshake};
+use pingora_core::protocols::{Digest, GetProxyDigest};
 use pingora_core::server::ShutdownWatch;
+use pingora_error::Result;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::Listening;
+use super::alarm::Alarm;
+use super::head::{self, HeadLimits};
+use super::refusal;
 use super::stream::Stream;
 use crate::config::Listener;
-use crate::http::Reason;
+use crate::http::{Deadline, Reason};
 
 /// Requests at once on one connection.
 const MAX_STREAMS: u32 = 128;
@@ -25,11 +31,14 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 /// The same for the whole connection.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Response bytes we hold for a stream whose client does not take them.
-const SEND_BUFFER: usize = 64 * 1024;
+const SEND_BUFFER: usize = 32 * 1024;
 /// How long after GOAWAY a connection without requests stays open, for those that were under way.
 const DRAIN_LINGER: Duration = Duration::from_secs(3);
 /// Streams with a malformed head before the connection is closed.
 const MAX_MALFORMED: usize = 32;
+/// What a request has beyond its deadline before its stream is reset: the phases that notice it themselves can still
+/// answer.
+const GRACE: Duration = Duration::from_secs(1);
 
 fn options(spec: &Listener) -> H2Options {
     let mut options = default_h2_options();
@@ -51,10 +60,12 @@ pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
     shutdown: &ShutdownWatch,
 ) {
     let digest = Arc::new(Digest { proxy_digest: stream.get_proxy_digest(), ..Digest::default() });
-    let Ok(Ok(mut connection)) = timeout(spec.header_timeout, handshake(stream, Some(options(spec)))).await else {
-        listening.metrics.refuse(Reason::MalformedRequest);
-        return;
+    let mut connection = match timeout(spec.header_timeout, handshake(stream, Some(options(spec)))).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(_)) => return listening.metrics.refuse(Reason::MalformedRequest),
+        Err(_) => return listening.metrics.refuse(Reason::HeaderTimeout),
     };
+    let limits = HeadLimits { max_headers: spec.max_headers, max_bytes: spec.max_header_bytes };
     let active = Arc::new(Active::default());
     let mut malformed = 0;
     let mut draining = false;
@@ -69,7 +80,7 @@ pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
             accepted = HttpSession::from_h2_conn(&mut connection, Arc::clone(&digest)) => accepted,
             () = active.idle(if draining { DRAIN_LINGER } else { spec.keepalive_timeout }) => {
                 if draining {
-                    return;
+                    break;
                 }
                 connection.graceful_shutdown();
                 draining = true;
@@ -77,31 +88,74 @@ pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
             }
         };
         match accepted {
-            Ok(Some(H2Accept::Session(session))) => spawn(app, session, shutdown, active.start()),
+            Ok(Some(H2Accept::Session(session))) => match head::check(session.req_header(), limits) {
+                Ok(()) => spawn(app, session, shutdown, active.start()),
+                Err(reason) => {
+                    listening.metrics.refuse(reason);
+                    malformed += 1;
+                    spawn_refusal(session, reason, active.start());
+                }
+            },
             Ok(Some(H2Accept::Rejected)) => {
                 listening.metrics.refuse(Reason::MalformedRequest);
                 malformed += 1;
-                if malformed > MAX_MALFORMED {
-                    return;
-                }
             }
-            Ok(None) | Err(_) => return,
+            Ok(None) | Err(_) => break,
+        }
+        if malformed > MAX_MALFORMED {
+            break;
         }
     }
+    drop(connection);
+    // The last requests have lost their client, but not yet written what they leave behind.
+    active.idle(Duration::ZERO).await;
 }
 
+#[expect(clippy::disallowed_methods, reason = "the connection waits for its requests")]
 fn spawn<A: HttpServerApp + Send + Sync + 'static>(
     app: &Arc<A>,
-    session: HttpSession,
+    mut session: HttpSession,
     shutdown: &ShutdownWatch,
     guard: ActiveGuard,
 ) {
     let app = Arc::clone(app);
     let shutdown = shutdown.clone();
+    // Where many requests share a connection, each has a deadline of its own.
+    let deadline = Arc::<Deadline>::default();
+    session.req_header_mut().extensions_mut().insert(Arc::clone(&deadline));
     tokio::spawn(async move {
-        app.process_new_http(ServerSession::new_http2(session), &shutdown).await;
+        within(&deadline, app.process_new_http(ServerSession::new_http2(session), &shutdown)).await;
         drop(guard);
     });
+}
+
+/// Runs a request, at most until some time after its deadline. Pingora has no timeout towards an h2 client that sends
+/// nothing; dropping the request resets its stream.
+async fn within(deadline: &Deadline, request: impl Future) {
+    let mut request = pin!(request);
+    let mut alarm = Alarm::default();
+    poll_fn(|cx| match request.as_mut().poll(cx) {
+        Poll::Ready(_) => Poll::Ready(()),
+        // Looked at last, since the request itself moves it.
+        Poll::Pending => alarm.poll(deadline, GRACE, cx),
+    })
+    .await;
+}
+
+#[expect(clippy::disallowed_methods, reason = "the connection waits for its requests")]
+fn spawn_refusal(mut session: HttpSession, reason: Reason, guard: ActiveGuard) {
+    tokio::spawn(async move {
+        if !matches!(timeout(refusal::TIMEOUT, refuse(&mut session, reason)).await, Ok(Ok(()))) {
+            log::debug!("a refusal ({}) could not be delivered", reason.name());
+        }
+        drop(guard);
+    });
+}
+
+async fn refuse(session: &mut HttpSession, reason: Reason) -> Result<()> {
+    let (head, body) = refusal::response(reason)?;
+    session.write_response_header(Box::new(head), false)?;
+    session.write_body(body, true).await
 }
 
 /// Counts the requests of a connection, to know when it is idle.
@@ -121,7 +175,7 @@ impl Active {
     /// Resolves when there was no request for `duration`.
     async fn idle(&self, duration: Duration) {
         loop {
-            if self.count.load(Ordering::Relaxed) > 0 {
+            if self.count.load(Ordering::Acquire) > 0 {
                 self.changed.notified().await;
             } else if timeout(duration, self.changed.notified()).await.is_err() {
                 return;
@@ -134,7 +188,36 @@ struct ActiveGuard(Arc<Active>);
 
 impl Drop for ActiveGuard {
     fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::Relaxed);
+        self.0.count.fetch_sub(1, Ordering::Release);
         self.0.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_never_ends_is_dropped_after_its_deadline() {
+        let deadline = Deadline::default();
+        let start = tokio::time::Instant::now();
+        deadline.allow(start.into_std(), 2 * SECOND, None);
+        within(&deadline, std::future::pending::<()>()).await;
+        assert_eq!(start.elapsed(), 2 * SECOND + GRACE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_idle_when_its_last_request_has_been_over_for_so_long() {
+        let active = Arc::new(Active::default());
+        let guard = active.start();
+        let idle = active.idle(3 * SECOND);
+        tokio::pin!(idle);
+        assert!(timeout(10 * SECOND, &mut idle).await.is_err());
+        drop(guard);
+        let start = tokio::time::Instant::now();
+        idle.await;
+        assert_eq!(start.elapsed(), 3 * SECOND);
     }
 }

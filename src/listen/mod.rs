@@ -5,10 +5,13 @@
 //! (cap, TLS), then `http1` (which reads heads with `head` and `body`) or `http2`, and reaches Pingora as a `stream`.
 
 mod accept;
+mod alarm;
 mod body;
+mod close;
 mod head;
 mod http1;
 mod http2;
+mod refusal;
 mod stream;
 mod transport;
 

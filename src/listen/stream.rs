@@ -6,10 +6,11 @@
 //! an attempt to smuggle) never meets its parser early.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
@@ -19,20 +20,34 @@ use pingora_core::protocols::{
     UniqueIDType,
 };
 use pingora_core::upstreams::peer::ALPN;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{Instant, Sleep};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
 
+use super::alarm::Alarm;
 use super::body::Progress;
+use super::close;
 use super::head::Head;
 use super::transport::Transport;
+use crate::control::ConnectionGuard;
 use crate::http::Connection;
+use crate::telemetry::OpenConnection;
 
 /// Bytes of a response gathered before they are sent; more than this leaves at once.
 const WRITE_BUFFER: usize = 16 * 1024;
-/// How long a connection that we closed is still read, so that a reset does not overtake our last answer.
-const LINGER: Duration = Duration::from_secs(2);
-/// How much is read and thrown away in that time.
-const LINGER_BYTES: usize = 1024 * 1024;
+/// What one read takes from the socket while nobody waits for a body. On the stack, so that an idle connection holds
+/// no buffer.
+const READ_AHEAD: usize = 8 * 1024;
+
+/// What holds a connection's place: in the cap, in the drain and in the gauge.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// In the cap
+    pub(super) permit: OwnedSemaphorePermit,
+    /// Among those a drain waits for
+    pub(super) drain: ConnectionGuard,
+    /// In the gauge
+    pub(super) gauge: OpenConnection,
+}
 
 /// The stream handed to Pingora.
 #[derive(Debug)]
@@ -51,16 +66,22 @@ pub(super) struct Stream {
     output: BytesMut,
     /// The client will send no more
     ended: bool,
-    /// Something was sent to the client
-    answered: bool,
-    timer: Option<Pin<Box<Sleep>>>,
+    /// We said that we will send no more
+    shut: bool,
+    alarm: Alarm,
     connection: Arc<Connection>,
     digest: Arc<ProxyDigest>,
+    place: Option<Place>,
 }
 
 impl Stream {
     /// Wraps an accepted (and, with TLS, shaken) connection.
-    pub(super) fn new(transport: Transport, connection: Arc<Connection>, digest: Arc<ProxyDigest>) -> Self {
+    pub(super) fn new(
+        transport: Transport,
+        connection: Arc<Connection>,
+        digest: Arc<ProxyDigest>,
+        place: Place,
+    ) -> Self {
         Self {
             transport: Some(transport),
             input: BytesMut::new(),
@@ -69,10 +90,11 @@ impl Stream {
             upgrade: false,
             output: BytesMut::new(),
             ended: false,
-            answered: false,
-            timer: None,
+            shut: false,
+            alarm: Alarm::default(),
             connection,
             digest,
+            place: Some(place),
         }
     }
 
@@ -103,10 +125,18 @@ impl Stream {
     /// # Errors
     /// Those of the socket.
     pub(super) async fn fill(&mut self) -> io::Result<usize> {
+        std::future::poll_fn(|cx| self.poll_ahead::<READ_AHEAD>(cx)).await
+    }
+
+    /// Reads at most `MOST` bytes behind what is there already.
+    fn poll_ahead<const MOST: usize>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut space = [MaybeUninit::uninit(); MOST];
+        let mut read = ReadBuf::uninit(&mut space);
         let transport = self.transport.as_mut().expect("present until dropped");
-        let read = transport.read_buf(&mut self.input).await?;
-        self.ended = read == 0;
-        Ok(read)
+        ready!(Pin::new(transport).poll_read(cx, &mut read))?;
+        self.ended = read.filled().is_empty();
+        self.input.extend_from_slice(read.filled());
+        Poll::Ready(Ok(read.filled().len()))
     }
 
     /// The current message is over; gives back buffers that an idle connection need not hold.
@@ -129,6 +159,8 @@ impl Stream {
     /// # Errors
     /// The first bytes of a chunked body already violate the coding.
     pub(super) fn begin(&mut self, head: &Head) -> io::Result<()> {
+        self.connection.deadline.lift();
+        self.connection.end_with_client(false);
         self.progress = Progress::new(head.body);
         self.upgrade = head.upgrade;
         let body = self.progress.advance(&self.input[head.len..]).map_err(|_| broken_coding())?;
@@ -138,37 +170,20 @@ impl Stream {
 
     /// Fails once the connection's deadline has passed.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let Some(deadline) = self.connection.deadline.at() else {
-            return Ok(());
-        };
-        let deadline = Instant::from_std(deadline);
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        // The timer may be set for an earlier request: it is moved only when it fires too early, or would be late.
-        if timer.deadline() > deadline {
-            timer.as_mut().reset(deadline);
+        match self.alarm.poll(&self.connection.deadline, Duration::ZERO, cx) {
+            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
+            Poll::Pending => Ok(()),
         }
-        while timer.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= deadline {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            timer.as_mut().reset(deadline);
-        }
-        Ok(())
     }
 
     /// At the end of a message nothing is read for Pingora; only an error of the connection is of interest to it.
-    /// A client that has half-closed still wants its answer, so an end is remembered but not passed on.
+    /// A client that has half-closed still wants its answer, so an end is remembered but passed on only where it can
+    /// mean nothing else than that the client has left.
     fn poll_quiet(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.ended || !self.input.is_empty() {
-            return Poll::Pending;
+        if !self.ended && self.input.is_empty() {
+            ready!(self.poll_ahead::<1>(cx))?;
         }
-        let mut byte = [0; 1];
-        let mut probe = ReadBuf::new(&mut byte);
-        let transport = self.transport.as_mut().expect("present until dropped");
-        ready!(Pin::new(transport).poll_read(cx, &mut probe))?;
-        self.ended = probe.filled().is_empty();
-        self.input.extend_from_slice(probe.filled());
-        Poll::Pending
+        if self.ended && self.connection.ends_with_client() { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -184,15 +199,37 @@ impl Stream {
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let transport = self.transport.as_mut().expect("present until dropped");
         while !self.output.is_empty() {
-            let sent = ready!(Pin::new(&mut *transport).poll_write(cx, &self.output))?;
+            let transport = self.transport.as_mut().expect("present until dropped");
+            let sent = ready!(Pin::new(transport).poll_write(cx, &self.output))?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.output.advance(sent);
+            self.connection.deadline.moved(Instant::now());
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Sends what was gathered and `data` in one call; returns how much of `data` was taken.
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let transport = self.transport.as_mut().expect("present until dropped");
+        let sent = if self.output.is_empty() {
+            ready!(Pin::new(transport).poll_write(cx, data))?
+        } else {
+            let pieces = [io::IoSlice::new(&self.output), io::IoSlice::new(data)];
+            ready!(Pin::new(transport).poll_write_vectored(cx, &pieces))?
+        };
+        self.connection.deadline.moved(Instant::now());
+        let gathered = self.output.len();
+        self.output.advance(sent.min(gathered));
+        if sent > gathered {
+            return Poll::Ready(Ok(sent - gathered));
+        }
+        ready!(self.poll_drain(cx))?;
+        let count = data.len().min(WRITE_BUFFER);
+        self.output.extend_from_slice(&data[..count]);
+        Poll::Ready(Ok(count))
     }
 }
 
@@ -228,7 +265,6 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.poll_deadline(cx)?;
-        this.answered = true;
         // What the client is told decides, not what was intended: from a 101 on, bytes are no longer HTTP.
         if this.upgrade && data.starts_with(b"HTTP/1.1 101 ") {
             this.upgrade = false;
@@ -238,22 +274,7 @@ impl AsyncWrite for Stream {
             this.output.extend_from_slice(data);
             return Poll::Ready(Ok(data.len()));
         }
-        if this.output.is_empty() {
-            let transport = this.transport.as_mut().expect("present until dropped");
-            return Pin::new(transport).poll_write(cx, data);
-        }
-        let transport = this.transport.as_mut().expect("present until dropped");
-        let pieces = [io::IoSlice::new(&this.output), io::IoSlice::new(data)];
-        let sent = ready!(Pin::new(transport).poll_write_vectored(cx, &pieces))?;
-        let buffered = this.output.len();
-        this.output.advance(sent.min(buffered));
-        if sent > buffered {
-            return Poll::Ready(Ok(sent - buffered));
-        }
-        ready!(this.poll_drain(cx))?;
-        let count = data.len().min(WRITE_BUFFER);
-        this.output.extend_from_slice(&data[..count]);
-        Poll::Ready(Ok(count))
+        this.poll_send(cx, data)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -265,45 +286,28 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.poll_deadline(cx)?;
         ready!(this.poll_drain(cx))?;
-        Pin::new(this.transport.as_mut().expect("present until dropped")).poll_shutdown(cx)
+        ready!(Pin::new(this.transport.as_mut().expect("present until dropped")).poll_shutdown(cx))?;
+        this.shut = true;
+        Poll::Ready(Ok(()))
     }
 }
 
 impl Drop for Stream {
-    /// A response that broke off ends in a reset. Any other answer is followed by a lingering close (RFC 9112 section
-    /// 9.6): closing with unread bytes would reset the connection, and the client might lose the answer.
+    /// A response that broke off ends in a reset; anything else is closed so that nothing of it is lost.
     fn drop(&mut self) {
-        let Some(transport) = self.transport.take() else {
+        let (Some(transport), Some(place)) = (self.transport.take(), self.place.take()) else {
             return;
         };
         if self.connection.is_aborted() {
             transport.reset_on_close();
-        } else if self.answered && !self.ended && self.progress != Progress::Opaque {
-            let output = std::mem::take(&mut self.output);
-            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-                runtime.spawn(linger(transport, output));
-            }
+            return;
         }
+        let unread = !self.input.is_empty() || !matches!(self.progress, Progress::Done | Progress::Opaque);
+        let output = std::mem::take(&mut self.output);
+        close::begin(close::Closing { transport, place, output, unread, ended: self.ended, shut: self.shut });
     }
-}
-
-async fn linger(mut transport: Transport, output: BytesMut) {
-    let close = async {
-        transport.write_all(&output).await?;
-        transport.shutdown().await?;
-        let mut sink = [0; 4096];
-        let mut left = LINGER_BYTES;
-        loop {
-            match transport.read(&mut sink).await? {
-                0 => return io::Result::Ok(()),
-                count if count >= left => return Ok(()),
-                count => left -= count,
-            }
-        }
-    };
-    // However it ends, the connection is gone and nobody waits for it.
-    drop(tokio::time::timeout(LINGER, close).await);
 }
 
 #[async_trait]

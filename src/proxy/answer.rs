@@ -1,7 +1,9 @@
 //! What the client gets: an answer of ours, what every response carries, and the end of one that broke off.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
-use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
+use std::time::Duration;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -9,6 +11,10 @@ use pingora_proxy::Session;
 use super::ctx::{RequestCtx, is_http2};
 use crate::http::{Reason, Reply};
 
+/// A body up to this is read even if nobody wants it.
+const SPARED_BODY: u64 = 64 * 1024;
+/// In this time.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Writes an answer of ours, with what the route's responses carry.
@@ -28,6 +34,17 @@ pub(super) async fn write(session: &mut Session, ctx: &mut RequestCtx, reply: Re
     Ok(())
 }
 
+/// An answer that comes before the request's body need not cost the connection if the body is small: it is read and
+/// thrown away. A client that waits to be asked for its body (RFC 9110 section 10.1.1) may never send it.
+pub(super) fn spare_connection(session: &mut Session) {
+    let header = session.req_header();
+    let length = header.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length <= SPARED_BODY) && !header.headers.contains_key(EXPECT) {
+        session.set_close_on_response_before_downstream_finish(false);
+        session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
+    }
+}
+
 /// What every routed response carries: the route's headers, how much is left, and the request's id.
 pub(super) fn decorate(response: &mut ResponseHeader, ctx: &RequestCtx) -> Result<()> {
     ctx.passage.response_headers.apply(
@@ -43,8 +60,8 @@ pub(super) fn decorate(response: &mut ResponseHeader, ctx: &RequestCtx) -> Resul
 }
 
 /// Removes what the upstream's response says about its own connection (RFC 9110 section 7.6.1), and framing that its
-/// status (section 8.6) or the client's version (RFC 9112 section 6.1) has no place for.
-pub(super) fn clean(response: &mut ResponseHeader, session: &mut Session) {
+/// status has no place for (section 8.6).
+pub(super) fn clean(response: &mut ResponseHeader) {
     let nominated: Vec<HeaderName> = response.headers.get_all(CONNECTION).iter().flat_map(nominations).collect();
     for name in nominated {
         response.remove_header(&name);
@@ -56,19 +73,16 @@ pub(super) fn clean(response: &mut ResponseHeader, session: &mut Session) {
         response.remove_header(&CONTENT_LENGTH);
         response.remove_header(&TRANSFER_ENCODING);
     }
-    if session.req_header().version == Version::HTTP_10 {
-        response.remove_header(&TRANSFER_ENCODING);
-        if !response.headers.contains_key(CONTENT_LENGTH) {
-            session.set_keepalive(None);
-        }
-    }
 }
 
 /// The fields a Connection field names, less those a response cannot do without.
 fn nominations(value: &HeaderValue) -> impl Iterator<Item = HeaderName> {
     let names = value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
     names.filter_map(|name| HeaderName::from_bytes(name).ok()).filter(|name| {
-        !matches!(name.as_str(), "close" | "upgrade" | "content-length" | "transfer-encoding" | "content-type" | "date")
+        !matches!(
+            name.as_str(),
+            "close" | "keep-alive" | "upgrade" | "content-length" | "transfer-encoding" | "content-type" | "date"
+        )
     })
 }
 

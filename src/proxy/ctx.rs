@@ -4,11 +4,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use http::{HeaderMap, Method};
+
 use crate::filter::limit::Admission;
 use crate::filter::{Clock, Passage};
 use crate::http::{Connection, Deadline, Reason, Reply, Request, RequestId};
 use crate::snapshot::{Route, RouteAction, Snapshot};
-use crate::telemetry::InFlight;
+use crate::telemetry::{AccessLog, InFlight};
 use crate::upstream::{Lease, Tried, Upstream};
 
 /// One request's memory. Created by Pingora when a head has arrived; dropped when the request is logged.
@@ -44,11 +46,15 @@ pub struct RequestCtx {
     pub reply: Option<Reply>,
     /// Counted until dropped
     pub in_flight: Option<InFlight>,
+    /// Where the request leaves its line should it be dropped before its end: only what runs under a watch is
+    pub unlogged: Option<AccessLog>,
 }
 
 /// The request's target in canonical form.
 #[derive(Debug, Default)]
 pub struct Target {
+    /// As sent
+    pub method: Method,
     /// Lower case, without a port
     pub host: String,
     /// The port of Host or :authority, if one was sent
@@ -79,6 +85,8 @@ pub struct Attempts {
 pub struct Progress {
     /// Bytes of the request's body in the current attempt
     pub body_bytes: u64,
+    /// Bytes of the response's body
+    pub sent_bytes: u64,
     /// The request's body has arrived whole
     pub request_done: bool,
     /// A WebSocket, gRPC or server-sent events exchange
@@ -105,11 +113,12 @@ impl RequestCtx {
             reason: None,
             reply: None,
             in_flight: None,
+            unlogged: None,
         }
     }
 
     /// The request as filters see it.
-    pub(super) fn request<'a>(&'a self, method: &'a http::Method, headers: &'a http::HeaderMap) -> Request<'a> {
+    pub(super) fn request<'a>(&'a self, method: &'a Method, headers: &'a HeaderMap) -> Request<'a> {
         Request {
             method,
             host: &self.target.host,
@@ -137,6 +146,14 @@ impl RequestCtx {
     /// What remains for the whole exchange.
     pub(super) fn remaining(&self, now: Instant) -> Option<Duration> {
         self.attempt.last.map(|last| last.saturating_duration_since(now))
+    }
+}
+
+impl Drop for RequestCtx {
+    fn drop(&mut self) {
+        if let Some(access_log) = self.unlogged.take() {
+            super::log::dropped(self, &access_log);
+        }
     }
 }
 

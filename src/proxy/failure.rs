@@ -17,7 +17,7 @@ pub(super) fn reason(error: &Error, ctx: &RequestCtx, now: Instant) -> Reason {
         return reason;
     }
     if ctx.is_overdue(now) {
-        return if ctx.progress.request_done { Reason::RequestTimeout } else { Reason::ClientTimeout };
+        return overdue(ctx);
     }
     match error.esource() {
         ErrorSource::Upstream => upstream(error.etype(), ctx),
@@ -27,6 +27,22 @@ pub(super) fn reason(error: &Error, ctx: &RequestCtx, now: Instant) -> Reason {
         ErrorSource::Downstream => client(error.etype()),
         ErrorSource::Internal | ErrorSource::Unset => Reason::Internal,
     }
+}
+
+/// Why a request that was dropped did not come to its end.
+pub(super) fn reason_of_drop(ctx: &RequestCtx, now: Instant) -> Reason {
+    if ctx.is_overdue(now) {
+        overdue(ctx)
+    } else if ctx.deadline.as_ref().is_some_and(|deadline| deadline.has_passed(now)) {
+        silence(ctx)
+    } else {
+        Reason::ClientAborted
+    }
+}
+
+/// All of it took too long.
+fn overdue(ctx: &RequestCtx) -> Reason {
+    if ctx.progress.request_done { Reason::RequestTimeout } else { Reason::ClientTimeout }
 }
 
 /// Nothing moved for too long: whose turn was it?

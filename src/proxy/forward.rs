@@ -12,6 +12,7 @@ use crate::config::{Host, TokenSource};
 use crate::filter::auth::{without_cookie, without_query};
 use crate::http::{Connection, traceparent};
 use crate::snapshot::Snapshot;
+use crate::upstream::Endpoint;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -23,12 +24,15 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Changes the request that is about to be sent.
-pub(super) fn request(header: &mut RequestHeader, ctx: &RequestCtx, snapshot: &Snapshot, host: &Host) -> Result<()> {
-    let Some(connection) = &ctx.connection else {
-        return Err(Error::explain(ErrorType::InternalError, "a request without a connection"));
+pub(super) fn request(header: &mut RequestHeader, ctx: &RequestCtx) -> Result<()> {
+    let (Some(connection), Some(snapshot), Some(upstream), Some(lease)) =
+        (&ctx.connection, &ctx.snapshot, ctx.upstream(), &ctx.attempt.lease)
+    else {
+        return Err(Error::explain(ErrorType::InternalError, "a request without an endpoint"));
     };
     credentials(header, ctx)?;
     target(header, ctx)?;
+    host(header, lease.endpoint())?;
     origin(header, ctx, connection, snapshot)?;
     trace(header)?;
     identity(header, ctx, snapshot)?;
@@ -37,10 +41,22 @@ pub(super) fn request(header: &mut RequestHeader, ctx: &RequestCtx, snapshot: &S
         |header, name| drop(header.remove_header(name)),
         |header, name, value| drop(header.insert_header(name, value)),
     );
-    if let Host::Fixed(host) = host {
+    if let Host::Fixed(host) = &upstream.spec().host {
         header.insert_header(HOST, host.clone())?;
     }
     Ok(())
+}
+
+/// A Host is there, whatever the client's version calls it: Pingora takes the authority towards h2 from it. Only a
+/// client of HTTP/1.0 may have named none; it gets the endpoint's own.
+fn host(header: &mut RequestHeader, endpoint: &Endpoint) -> Result<()> {
+    if header.headers.contains_key(HOST) {
+        return Ok(());
+    }
+    let authority = header.uri.authority().map_or(endpoint.authority(), http::uri::Authority::as_str);
+    let authority = HeaderValue::from_str(authority)
+        .map_err(|error| Error::because(ErrorType::InternalError, "an authority is no header value", error))?;
+    header.insert_header(HOST, authority)
 }
 
 /// What was judged is what is asked for: the canonical path, or the one it was rewritten to.
@@ -108,7 +124,6 @@ fn credentials(header: &mut RequestHeader, ctx: &RequestCtx) -> Result<()> {
 fn origin(header: &mut RequestHeader, ctx: &RequestCtx, connection: &Connection, snapshot: &Snapshot) -> Result<()> {
     let trusted = snapshot.trusted.contains(connection.peer.ip());
     header.remove_header(&FORWARDED);
-    header.remove_header(&X_REAL_IP);
     header.insert_header(X_FORWARDED_FOR, forwarded_for(header, connection, trusted))?;
     header.insert_header(X_REAL_IP, address(ctx.client))?;
     if !(trusted && header.headers.contains_key(X_FORWARDED_PROTO)) {
@@ -155,7 +170,8 @@ fn address(address: std::net::IpAddr) -> HeaderValue {
 
 /// A valid trace goes on; otherwise one starts here (W3C Trace Context, section 3.2).
 fn trace(header: &mut RequestHeader) -> Result<()> {
-    let valid = header.headers.get(TRACEPARENT).is_some_and(|value| is_traceparent(value.as_bytes()));
+    let mut parents = header.headers.get_all(TRACEPARENT).iter();
+    let valid = parents.next().is_some_and(|value| is_traceparent(value.as_bytes())) && parents.next().is_none();
     if !valid {
         header.remove_header(&TRACESTATE);
         let parent = traceparent();

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use http::header::{EXPECT, HOST, UPGRADE};
-use http::{HeaderName, HeaderValue, Version};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderName, HeaderValue, Method, Version};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
@@ -25,12 +25,19 @@ pub(super) fn deadline(session: &Session, ctx: &RequestCtx) -> Option<Arc<Deadli
     of_stream.or(ctx.connection.as_ref().map(|connection| &connection.deadline)).cloned()
 }
 
-/// What a client of this version can mean.
-pub(super) fn protocol(session: &mut Session) {
-    if session.req_header().version == Version::HTTP_10 {
-        // RFC 9110 sections 10.1.1 and 15.2: HTTP/1.0 knows neither the expectation nor 1xx.
-        session.req_header_mut().remove_header(&EXPECT);
-        session.set_ignore_info_resp(true);
+/// Leaves of a wish to upgrade only what can be granted: WebSocket's, which is a GET without a body (RFC 6455 section
+/// 4.1). Any other may be ignored (RFC 9110 section 7.8), and with it gone the request is one like any other.
+pub(super) fn upgrade(header: &mut RequestHeader) {
+    let Some(protocol) = header.headers.get(UPGRADE) else {
+        return;
+    };
+    let grantable = protocol.as_bytes().eq_ignore_ascii_case(b"websocket")
+        && header.method == Method::GET
+        && header.version == Version::HTTP_11
+        && !header.headers.contains_key(TRANSFER_ENCODING)
+        && header.headers.get(CONTENT_LENGTH).is_none_or(|length| length == "0");
+    if !grantable {
+        header.remove_header(&UPGRADE);
     }
 }
 
@@ -41,16 +48,18 @@ pub(super) fn is_switch(session: &Session, response: &ResponseHeader) -> bool {
         && response.headers.get(UPGRADE).is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
-/// Removes what no client may say: identity headers, `Proxy` (which CGI programs take for a proxy's address), and
-/// names with `_`, which some origins cannot tell from `-`.
-pub(super) fn clean(header: &mut RequestHeader, snapshot: &Snapshot) {
+/// Removes what no client may say: identity headers; `Proxy`, which CGI programs take for a proxy's address, and what
+/// is meant for a proxy; unless it is trusted, where the request came from; and names with `_`, which some origins
+/// cannot tell from `-`.
+pub(super) fn clean(header: &mut RequestHeader, snapshot: &Snapshot, trusted: bool) {
     let keep_underscores = snapshot.config.server.keep_underscore_headers;
     let unwanted = |name: &HeaderName| {
         let text = name.as_str();
         if text.contains('_') {
-            return !keep_underscores || is_identity(&text.replace('_', "-"), snapshot);
+            let text = text.replace('_', "-");
+            return !keep_underscores || is_reserved(&text, trusted) || is_identity(&text, snapshot);
         }
-        text == "proxy" || is_identity(text, snapshot)
+        is_reserved(text, trusted) || is_identity(text, snapshot)
     };
     // Looking first costs nothing for the many requests that have none of these.
     if header.headers.keys().any(unwanted) {
@@ -58,6 +67,32 @@ pub(super) fn clean(header: &mut RequestHeader, snapshot: &Snapshot) {
         for name in names {
             header.remove_header(&name);
         }
+    }
+    join_cookies(header);
+}
+
+fn is_reserved(name: &str, trusted: bool) -> bool {
+    match name {
+        "proxy" | "proxy-authorization" | "proxy-connection" => true,
+        "forwarded" | "x-real-ip" => !trusted,
+        _ => !trusted && name.starts_with("x-forwarded-"),
+    }
+}
+
+/// An h2 client may send each cookie as a field of its own; everybody else expects one field (RFC 9113 section 8.2.3).
+fn join_cookies(header: &mut RequestHeader) {
+    let mut cookies = header.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+    let (Some(first), Some(second)) = (cookies.next(), cookies.next()) else {
+        return;
+    };
+    let mut joined = [first, b"; ", second].concat();
+    for cookie in cookies {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(cookie);
+    }
+    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+        // A name and a value that were headers before.
+        drop(header.insert_header(COOKIE, joined));
     }
 }
 
@@ -81,8 +116,14 @@ pub(super) fn target(header: &RequestHeader) -> Result<(Target, bool), Reply> {
         .transpose()
         .map_err(|_| Reply::problem(Reason::BadPath, "The query is not ASCII."))?;
     let changed = canonical.path.as_bytes() != sent || raw.first() != Some(&b'/');
-    let target =
-        Target { host: host.name.into_owned(), port: host.port, path: canonical.path.into_owned(), query, changed };
+    let target = Target {
+        method: header.method.clone(),
+        host: host.name.into_owned(),
+        port: host.port,
+        path: canonical.path.into_owned(),
+        query,
+        changed,
+    };
     Ok((target, canonical.encoded_slash))
 }
 

@@ -24,9 +24,12 @@ pub(super) async fn request(session: &mut Session, ctx: &mut RequestCtx) -> Resu
     {
         ctx.id = id;
     }
-    intake::clean(session.req_header_mut(), &snapshot);
-    let encoded_slash;
-    (ctx.target, encoded_slash) = intake::target(session.req_header())?;
+    intake::clean(session.req_header_mut(), &snapshot, client.trusted_peer);
+    let (target, encoded_slash) = intake::target(session.req_header()).inspect_err(|_| {
+        // For the log, which escapes it; nothing else reads it.
+        ctx.target.path = String::from_utf8_lossy(session.req_header().raw_path()).into_owned();
+    })?;
+    ctx.target = target;
     if let Some(reply) = intake::misdirected(ctx) {
         return Err(reply);
     }

@@ -3,51 +3,86 @@
 use std::time::Instant;
 
 use http::header::{REFERER, USER_AGENT};
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, Version};
 use pingora_proxy::Session;
 
-use super::Proxy;
 use super::ctx::RequestCtx;
+use super::failure;
 use crate::config::AccessFormat;
 use crate::filter::Facts;
 use crate::http::{Connection, Reason};
 use crate::snapshot::Snapshot;
-use crate::telemetry::{Record, TlsRecord};
+use crate::telemetry::{AccessLog, Record, TlsRecord};
 
 /// What logs and metrics call an exchange whose client left first; no client ever sees it.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// Counts the request, and hands its record to the access log if that wants it.
-pub(super) fn finish(proxy: &Proxy, session: &Session, ctx: &RequestCtx) {
+/// What was seen on the client's side.
+struct Seen<'a> {
+    method: &'a Method,
+    headers: &'a HeaderMap,
+    version: Version,
+    status: StatusCode,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+/// A request came to its end: counts it, and hands its record to the access log if that wants it.
+pub(super) fn finish(session: &Session, ctx: &RequestCtx, access_log: &AccessLog) {
+    let header = session.req_header();
+    let seen = Seen {
+        method: &header.method,
+        headers: &header.headers,
+        version: header.version,
+        status: status(session.response_written().map(|response| response.status), ctx.reason),
+        bytes_in: session.body_bytes_read() as u64,
+        bytes_out: session.body_bytes_sent() as u64,
+    };
+    leave(ctx, access_log, ctx.reason, &seen);
+}
+
+/// A request was dropped before its end: its deadline had passed, or its connection ended.
+pub(super) fn dropped(ctx: &RequestCtx, access_log: &AccessLog) {
+    let reason = ctx.reason.unwrap_or_else(|| failure::reason_of_drop(ctx, Instant::now()));
+    let seen = Seen {
+        method: &ctx.target.method,
+        headers: &HeaderMap::new(),
+        version: Version::HTTP_2,
+        status: status(None, Some(reason)),
+        bytes_in: ctx.progress.body_bytes,
+        bytes_out: ctx.progress.sent_bytes,
+    };
+    leave(ctx, access_log, Some(reason), &seen);
+}
+
+fn leave(ctx: &RequestCtx, access_log: &AccessLog, reason: Option<Reason>, seen: &Seen<'_>) {
     let (Some(snapshot), Some(connection)) = (&ctx.snapshot, &ctx.connection) else {
         return;
     };
     let now = Instant::now();
-    let status = status(session, ctx.reason);
-    let method = &session.req_header().method;
     let counters = ctx.route.as_ref().map_or(&snapshot.unrouted, |route| &route.metrics);
-    counters.finish(&connection.listener, method, status, now.saturating_duration_since(ctx.clock.steady));
-    if let (Some(reason), Some(listener)) = (ctx.reason.filter(is_refusal), snapshot.listener(&connection.listener)) {
+    let duration = now.saturating_duration_since(ctx.clock.steady);
+    counters.finish(&connection.listener, seen.method, seen.status, duration);
+    if let (Some(reason), Some(listener)) = (reason.filter(is_refusal), snapshot.listener(&connection.listener)) {
         listener.refusals.count(reason);
     }
-    if proxy.access_log.wants(is_success(status, ctx.reason)) {
-        proxy.access_log.log(Box::new(record(session, ctx, snapshot, connection, status, now)));
+    if access_log.wants(is_success(seen.status, reason)) {
+        access_log.log(Box::new(record(ctx, snapshot, connection, reason, seen, now)));
     }
 }
 
 /// What was answered, or would have been.
-fn status(session: &Session, reason: Option<Reason>) -> StatusCode {
+fn status(written: Option<StatusCode>, reason: Option<Reason>) -> StatusCode {
     if reason == Some(Reason::ClientAborted) {
         return StatusCode::from_u16(CLIENT_CLOSED_REQUEST).expect("three digits");
     }
-    let written = session.response_written().map(|response| response.status);
     written
         .filter(|status| !status.is_informational() || *status == StatusCode::SWITCHING_PROTOCOLS)
         .or(reason.map(Reason::status))
         .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// Whether we answered because the request could not have what it asked for.
+/// Whether we answered, or ended, because the request could not have what it asked for.
 fn is_refusal(reason: &Reason) -> bool {
     !matches!(reason, Reason::Responded | Reason::Redirected | Reason::ClientAborted)
 }
@@ -58,14 +93,13 @@ fn is_success(status: StatusCode, reason: Option<Reason>) -> bool {
 }
 
 fn record(
-    session: &Session,
     ctx: &RequestCtx,
     snapshot: &Snapshot,
     connection: &Connection,
-    status: StatusCode,
+    reason: Option<Reason>,
+    seen: &Seen<'_>,
     now: Instant,
 ) -> Record {
-    let header = session.req_header();
     let since = |instant: Instant| instant.saturating_duration_since(ctx.clock.steady);
     let asked = ctx.attempt.endpoint.is_some();
     Record {
@@ -79,26 +113,26 @@ fn record(
             cipher: tls.cipher,
             sni: tls.sni.clone(),
         }),
-        method: header.method.clone(),
+        method: seen.method.clone(),
         host: ctx.target.host.clone(),
         path: ctx.target.path.clone(),
         query: ctx.target.query.clone(),
-        version: header.version,
-        status,
-        bytes_in: session.body_bytes_read() as u64,
-        bytes_out: session.body_bytes_sent() as u64,
+        version: seen.version,
+        status: seen.status,
+        bytes_in: seen.bytes_in,
+        bytes_out: seen.bytes_out,
         duration: since(now),
         first_byte: ctx.progress.answered.map(since),
         route: ctx.route.as_ref().map(|route| route.name.clone()),
         upstream: ctx.upstream().filter(|_| asked).map(|upstream| upstream.name().clone()),
         endpoint: ctx.attempt.endpoint.clone(),
         attempts: if asked { ctx.attempt.tried.len() + 1 } else { 0 },
-        reason: ctx.reason.map(Reason::name),
+        reason: reason.map(Reason::name),
         auth: ctx.passage.identity.as_ref().map(|identity| identity.auth.clone()),
-        user_agent: header.headers.get(USER_AGENT).cloned(),
-        referer: header.headers.get(REFERER).filter(|_| wants_referer(snapshot)).cloned(),
+        user_agent: seen.headers.get(USER_AGENT).cloned(),
+        referer: seen.headers.get(REFERER).filter(|_| wants_referer(snapshot)).cloned(),
         generation: snapshot.generation,
-        extra: extra(ctx, snapshot, &header.method, &header.headers),
+        extra: extra(ctx, snapshot, seen),
     }
 }
 
@@ -108,12 +142,38 @@ fn wants_referer(snapshot: &Snapshot) -> bool {
 }
 
 /// The fields the operator asks for; those a request does not have are left out.
-fn extra(ctx: &RequestCtx, snapshot: &Snapshot, method: &Method, headers: &http::HeaderMap) -> Vec<(String, String)> {
+fn extra(ctx: &RequestCtx, snapshot: &Snapshot, seen: &Seen<'_>) -> Vec<(String, String)> {
     let fields = &snapshot.config.log.access.fields;
     if fields.is_empty() {
         return Vec::new();
     }
-    let request = ctx.request(method, headers);
+    let request = ctx.request(seen.method, seen.headers);
     let facts = Facts { request: &request, identity: ctx.passage.identity.as_ref() };
     fields.iter().filter_map(|(name, selector)| Some((name.clone(), facts.read(selector)?.into_owned()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_left_is_told_apart_from_what_it_was_sent() {
+        assert_eq!(status(Some(StatusCode::OK), Some(Reason::ClientAborted)).as_u16(), 499);
+        assert_eq!(status(None, Some(Reason::ClientAborted)).as_u16(), 499);
+    }
+
+    #[test]
+    fn the_status_is_the_one_that_was_sent() {
+        assert_eq!(status(Some(StatusCode::OK), Some(Reason::ResponseIncomplete)), StatusCode::OK);
+        assert_eq!(status(Some(StatusCode::SWITCHING_PROTOCOLS), None), StatusCode::SWITCHING_PROTOCOLS);
+        assert_eq!(status(Some(StatusCode::CONTINUE), Some(Reason::UpstreamReset)), StatusCode::BAD_GATEWAY);
+    }
+
+    #[test]
+    fn what_went_wrong_is_never_sampled_away() {
+        assert!(is_success(StatusCode::OK, None));
+        assert!(is_success(StatusCode::PERMANENT_REDIRECT, Some(Reason::Redirected)));
+        assert!(!is_success(StatusCode::OK, Some(Reason::ResponseIncomplete)));
+        assert!(!is_success(StatusCode::NOT_FOUND, None));
+    }
 }

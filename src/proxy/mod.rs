@@ -4,6 +4,7 @@ mod answer;
 mod ctx;
 mod failure;
 mod forward;
+mod http10;
 mod intake;
 mod judge;
 mod log;
@@ -22,6 +23,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 pub use self::ctx::RequestCtx;
+use self::ctx::is_http2;
 use crate::control::Drain;
 use crate::filter::SizeLimit;
 use crate::http::Reason;
@@ -60,8 +62,11 @@ impl ProxyHttp for Proxy {
         ctx.connection = intake::connection(session);
         ctx.deadline = intake::deadline(session, ctx);
         ctx.snapshot = Some(self.live.load_full());
+        ctx.target.method = session.req_header().method.clone();
+        ctx.unlogged = ctx.connection.as_deref().is_some_and(is_http2).then(|| self.access_log.clone());
         patience::begin(session, ctx);
-        intake::protocol(session);
+        http10::begin(session);
+        intake::upgrade(session.req_header_mut());
         Ok(())
     }
 
@@ -71,6 +76,7 @@ impl ProxyHttp for Proxy {
             Ok(()) => Ok(false),
             Err(reply) => {
                 self.let_go(session);
+                answer::spare_connection(session);
                 answer::write(session, ctx, reply).await?;
                 Ok(true)
             }
@@ -94,7 +100,7 @@ impl ProxyHttp for Proxy {
         ctx.progress.body_bytes = 0;
         ctx.progress.request_done = session.is_body_done();
         ctx.attempt.endpoint = Some(Arc::clone(lease.endpoint().text()));
-        let mut peer = lease.peer();
+        let mut peer = if session.is_upgrade_req() { lease.upgrade_peer() } else { lease.peer() };
         ctx.attempt.lease = Some(lease);
         patience::attempt(&mut peer.options, ctx, upstream.spec(), Instant::now());
         Ok(peer)
@@ -116,10 +122,7 @@ impl ProxyHttp for Proxy {
         request: &mut RequestHeader,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
-        let (Some(snapshot), Some(upstream)) = (&ctx.snapshot, ctx.upstream()) else {
-            return Err(Error::explain(ErrorType::InternalError, "a request without an upstream"));
-        };
-        forward::request(request, ctx, snapshot, &upstream.spec().host)
+        forward::request(request, ctx)
     }
 
     /// Counts a body once: after an upgrade bytes are no body, and a new attempt starts over with what it replays.
@@ -171,6 +174,9 @@ impl ProxyHttp for Proxy {
             ctx.attempt.last = None;
         }
         patience::moved(ctx, now);
+        if let Some(connection) = ctx.connection.as_ref().filter(|_| ctx.progress.stream) {
+            connection.end_with_client(true);
+        }
         Ok(())
     }
 
@@ -182,7 +188,8 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         if !response.status.is_informational() {
             self.let_go(session);
-            answer::clean(response, session);
+            answer::clean(response);
+            http10::response(session, response);
         } else if response.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
@@ -192,10 +199,11 @@ impl ProxyHttp for Proxy {
     fn response_body_filter(
         &self,
         _: &mut Session,
-        _: &mut Option<Bytes>,
+        body: &mut Option<Bytes>,
         _: bool,
         ctx: &mut RequestCtx,
     ) -> Result<Option<Duration>> {
+        ctx.progress.sent_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
         let now = Instant::now();
         if ctx.is_overdue(now) {
             ctx.reason = Some(Reason::RequestTimeout);
@@ -251,10 +259,9 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut RequestCtx) {
-        if let Some(deadline) = &ctx.deadline {
-            deadline.lift();
-        }
-        log::finish(self, session, ctx);
+        ctx.unlogged = None;
+        patience::end(ctx, Instant::now());
+        log::finish(session, ctx, &self.access_log);
     }
 }
 

@@ -15,6 +15,9 @@ use crate::config::{self, UpstreamProtocol};
 /// How long a client may take none of a response, or send none of a body it announced.
 const CLIENT_SILENCE: Duration = Duration::from_secs(60);
 
+/// How long it may take until a connection is ready for its next request, or closed.
+const LEAVE: Duration = Duration::from_secs(5);
+
 /// A head has arrived. Pingora's own timeouts towards the client are off where the deadline does their work: they would
 /// cut an upgraded connection.
 pub(super) fn begin(session: &mut Session, ctx: &RequestCtx) {
@@ -53,6 +56,13 @@ fn read_timeout(
     let silence = timeouts.first_byte.max(timeouts.idle);
     let remaining = remaining.unwrap_or(Duration::MAX);
     if request_done || protocol == UpstreamProtocol::Http1 { silence.min(remaining) } else { remaining }
+}
+
+/// The exchange is over; what remains is to take leave of the client, or to read what it was not asked for.
+pub(super) fn end(ctx: &RequestCtx, now: Instant) {
+    if let Some(deadline) = &ctx.deadline {
+        deadline.allow(now, LEAVE, None);
+    }
 }
 
 /// Something moved in either direction.

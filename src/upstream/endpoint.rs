@@ -118,7 +118,8 @@ impl Endpoint {
         }
     }
 
-    pub(super) fn authority(&self) -> &str {
+    /// What a request without a Host of its own names there.
+    pub fn authority(&self) -> &str {
         &self.place.authority
     }
 

@@ -101,7 +101,7 @@ impl Endpoints {
     fn is_open(&self, endpoint: &Arc<Endpoint>, standard: Standard, tried: &Tried, now: impl Fn() -> Instant) -> bool {
         let tried_before = match tried.failure_at(endpoint.state()) {
             None => true,
-            Some(Failure::Reset) => standard == Standard::Again,
+            Some(Failure::Refused | Failure::Reset) => standard == Standard::Again,
             Some(Failure::Connect) => false,
         };
         tried_before
@@ -163,7 +163,7 @@ impl Endpoints {
         for endpoint in self.all.iter().filter(|endpoint| endpoint.is_healthy()) {
             match tried.failure_at(endpoint.state()) {
                 Some(Failure::Connect) => why = Unavailable::AllTried,
-                Some(Failure::Reset) | None => return Unavailable::EndpointsBusy,
+                Some(Failure::Refused | Failure::Reset) | None => return Unavailable::EndpointsBusy,
             }
         }
         why

@@ -264,7 +264,7 @@ fn targets(spec: &config::Upstream) -> BTreeSet<Target> {
 }
 
 /// A number nobody can foretell.
-fn seed() -> u64 {
+pub(super) fn seed() -> u64 {
     RandomState::new().hash_one(0)
 }
 

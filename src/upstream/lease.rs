@@ -120,6 +120,13 @@ impl Lease {
         Box::new(self.endpoint.peer().clone())
     }
 
+    /// The same for a request that asks to upgrade: over a connection of its own.
+    pub fn upgrade_peer(&self) -> Box<HttpPeer> {
+        let mut peer = self.peer();
+        super::upgrade::adapt(&mut peer, super::group::seed());
+        peer
+    }
+
     /// Says how the try went; call it as soon as it is known, and again if it went on to end otherwise.
     pub fn observe(&self, outcome: Outcome) {
         self.result.store(outcome.result(), Ordering::Relaxed);
@@ -165,6 +172,6 @@ impl Tried {
     /// The worst this request met at the endpoint with this state.
     pub(super) fn failure_at(&self, state: &Arc<State>) -> Option<Failure> {
         let here = self.0.iter().filter(|(tried, _)| Arc::ptr_eq(tried, state)).map(|(_, failure)| *failure);
-        here.reduce(|worst, failure| if worst == Failure::Connect { worst } else { failure })
+        here.max()
     }
 }

@@ -16,6 +16,7 @@ mod lease;
 mod peer;
 mod retry;
 mod suspicion;
+mod upgrade;
 
 pub use address::Address;
 pub use counters::{Counts, EndpointStatus};

@@ -5,23 +5,26 @@ use http::Method;
 use crate::config::{self, RetryOn};
 
 /// How a try failed, as far as another try is concerned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Failure {
-    /// No connection: not one byte of the request was sent
-    Connect,
     /// The connection broke after the request was begun and before the first byte of the response
     Reset,
+    /// The endpoint said by h2 (RFC 9113 sections 6.8 and 8.7) that it did not begin with the request
+    Refused,
+    /// No connection: not one byte of the request was sent. The worst, since the endpoint is not asked again
+    Connect,
 }
 
 impl Failure {
     /// Every failure, in the order of the counters.
-    pub const ALL: [Self; 2] = [Self::Connect, Self::Reset];
+    pub const ALL: [Self; 3] = [Self::Reset, Self::Refused, Self::Connect];
 
-    /// Its name in metrics: the word the configuration uses.
+    /// Its name in metrics: the word the configuration uses, if it has one.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Connect => "connect_failure",
             Self::Reset => "reset",
+            Self::Refused => "refused_stream",
+            Self::Connect => "connect_failure",
         }
     }
 }
@@ -47,13 +50,15 @@ impl RetryPolicy {
 
     /// Whether to try again after `failure`.
     ///
-    /// A connection that failed carried nothing, so any method may go elsewhere. After a reset the endpoint may have
+    /// A connection that failed carried nothing, and a request that was refused had no effect, so any method may go
+    /// elsewhere. After a reset the endpoint may have
     /// acted on the request: only a method that can be repeated without harm (RFC 9110 section 9.2.2) is sent again.
     /// Whether the body can still be replayed is for the caller to know.
     pub fn decides(&self, failure: Failure, method: &Method, retries_so_far: u32) -> bool {
         retries_so_far < self.max_retries
             && match failure {
                 Failure::Connect => self.on_connect,
+                Failure::Refused => self.on_connect || self.on_reset,
                 Failure::Reset => self.on_reset && self.methods.contains(method),
             }
     }
@@ -78,6 +83,13 @@ mod tests {
         let policy = policy(1, &[RetryOn::ConnectFailure, RetryOn::Reset]);
         assert!(policy.decides(Failure::Connect, &Method::POST, 0));
         assert!(policy.decides(Failure::Connect, &Method::GET, 0));
+    }
+
+    #[test]
+    fn a_refused_request_is_retried_for_every_method() {
+        let policy = policy(1, &[RetryOn::Reset]);
+        assert!(policy.decides(Failure::Refused, &Method::POST, 0));
+        assert!(!policy.decides(Failure::Refused, &Method::POST, 1));
     }
 
     #[test]

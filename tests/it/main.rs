@@ -1,5 +1,12 @@
 //! The integration tests: the real binary, real sockets, real signals. One module a topic.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests own the tasks that they start, and a file that is not there yet is empty"
+)]
+
+mod admin; // what an operator sees: probes, metrics, the status page, across reloads and upgrades
+mod demo; // `tollgate demo`, as a newcomer uses it
 mod support;
 
 mod drain; // leaving without losing anybody

@@ -26,7 +26,7 @@ pub(super) fn sources<'a>(ctx: &'a Context<'a>, main: &'a Source, document: &'a 
             continue;
         };
         for path in matching(&pattern, &text) {
-            if path == main.path {
+            if bare(&path) == bare(&main.path) {
                 text.complain(Complaint::new("this matches the file itself: it would include itself"));
             } else if !sources.iter().any(|source| source.path == path) {
                 sources.extend(source(&pattern, &text, sources.len() + 1, &path));
@@ -38,6 +38,11 @@ pub(super) fn sources<'a>(ctx: &'a Context<'a>, main: &'a Source, document: &'a 
         }
     }
     sources
+}
+
+/// The same path without a leading `./`, which patterns lose.
+fn bare(path: &Path) -> &Path {
+    path.strip_prefix(".").unwrap_or(path)
 }
 
 fn matching(pattern: &Node<'_>, text: &Text<'_>) -> Vec<PathBuf> {
