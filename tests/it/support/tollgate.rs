@@ -359,12 +359,7 @@ impl Prepared {
         self.start_once().map_err(|failure| failure.0)
     }
 
-<<<<<<< HEAD
     fn start_once(self) -> Result<Tollgate, Box<(Output, Self)>> {
-=======
-    #[expect(clippy::result_large_err, reason = "once a test, if that")]
-    fn start_once(self) -> Result<Tollgate, (Output, Self)> {
->>>>>>> main
         let completed = complete(&self.text, self.directory.path());
         let file = self.directory.path().join("tollgate.toml");
         fs::write(&file, &completed.text).expect("written");
