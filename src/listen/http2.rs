@@ -205,7 +205,8 @@ mod tests {
         let start = tokio::time::Instant::now();
         deadline.allow(start.into_std(), 2 * SECOND, None);
         within(&deadline, std::future::pending::<()>()).await;
-        assert_eq!(start.elapsed(), 2 * SECOND + GRACE);
+        let late = start.elapsed() - (2 * SECOND + GRACE);
+        assert!(late <= Duration::from_millis(1), "tokio's timer counts milliseconds: {late:?}");
     }
 
     #[tokio::test(start_paused = true)]

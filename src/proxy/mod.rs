@@ -287,7 +287,7 @@ fn fail(session: &Session, ctx: &mut RequestCtx, mut error: Box<Error>, replayab
     if let (Some(lease), Some(outcome)) = (&ctx.attempt.lease, failure::outcome(reason)) {
         lease.observe(outcome);
     }
-    let failure = failure::failure(reason, replayable).filter(|failure| {
+    let failure = failure::failure(reason, &error, replayable).filter(|failure| {
         let method = &session.req_header().method;
         let policy = ctx.upstream().map(|upstream| upstream.retry());
         !begun
