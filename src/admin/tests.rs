@@ -370,7 +370,7 @@ async fn the_page_about_metrics_lists_those_that_there_are_and_no_others() {
     let listener = metrics.listener(&https);
     let _connection = listener.connection();
     listener.refuse(crate::http::Reason::NoRoute);
-    let route = metrics.route(std::iter::once(&https), &"orders".into());
+    let route = metrics.route(std::iter::once(&https), &"orders".into(), Some(&"shop".into()));
     route.finish(&https, &http::Method::GET, StatusCode::OK, Duration::ZERO);
     metrics.reloaded(true);
     metrics.upgraded(true);
