@@ -176,7 +176,8 @@ fn serve(token: Option<&str>) -> Served {
     let snapshot = Snapshot::build(config, None, &tools).expect("built");
     let sources = Sources {
         live: Arc::new(Live::new(snapshot)),
-        drain: Drain::new(),
+        succeeds: false,
+        drain: serving(),
         status: Arc::new(Status::new()),
         metrics: tools.metrics,
         access_log,
@@ -187,6 +188,12 @@ fn serve(token: Option<&str>) -> Served {
     let mut task = JoinSet::new();
     task.spawn(async move { admin.start_service(None, watch, 1).await });
     Served { sources, addr, health, _shutdown: shutdown, task }
+}
+
+fn serving() -> Drain {
+    let drain = Drain::new();
+    drain.advance(Phase::Serving);
+    drain
 }
 
 /// Sends bytes and reads to the end of the connection.
