@@ -24,7 +24,7 @@ fn process(scrape: &mut Scrape, sources: &Sources, snapshot: &Snapshot) {
     let alone = |value: f64| [(vec![], value)];
     scrape.gauge(
         "tollgate_config_generation",
-        "Configurations that have served since the process started.",
+        "The configuration that serves, counted from 1, upgrades included.",
         &[],
         alone(snapshot.generation as f64),
     );

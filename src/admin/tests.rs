@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
@@ -158,13 +158,7 @@ struct Served {
     health: SocketAddr,
     /// Dropping it would tell the service to stop
     _shutdown: watch::Sender<bool>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    task: JoinSet<()>,
 }
 
 fn bound() -> (TcpListener, SocketAddr) {
@@ -190,7 +184,8 @@ fn serve(token: Option<&str>) -> Served {
     let ((socket, addr), (health_socket, health)) = (bound(), bound());
     let mut admin = Admin::new(sources.clone(), socket, Some(health_socket));
     let (shutdown, watch) = watch::channel(false);
-    let task = tokio::spawn(async move { admin.start_service(None, watch, 1).await });
+    let mut task = JoinSet::new();
+    task.spawn(async move { admin.start_service(None, watch, 1).await });
     Served { sources, addr, health, _shutdown: shutdown, task }
 }
 
@@ -368,6 +363,30 @@ async fn a_scrape_brings_the_numbers_of_every_room() {
 }
 
 #[tokio::test]
+async fn the_page_about_metrics_lists_those_that_there_are_and_no_others() {
+    let served = serve(None);
+    let metrics = &served.sources.metrics;
+    let https: Name = "https".into();
+    let listener = metrics.listener(&https);
+    let _connection = listener.connection();
+    listener.refuse(crate::http::Reason::NoRoute);
+    let route = metrics.route(std::iter::once(&https), &"orders".into());
+    route.finish(&https, &http::Method::GET, StatusCode::OK, Duration::ZERO);
+    metrics.reloaded(true);
+    metrics.upgraded(true);
+    served.sources.status.reloaded(Ok(()));
+    let scrape = get(served.addr, "/metrics").await;
+    let families = scrape.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let mut present: BTreeSet<_> = families.filter(|name| name.starts_with("tollgate_")).collect();
+    // These appear with the first key set, and with a route in shadow mode.
+    present.extend(["tollgate_jwks_age_seconds", "tollgate_auth_shadow"]);
+    let names =
+        include_str!("../../docs/metrics.md").lines().filter_map(|row| row.strip_prefix("| `")?.split('`').next());
+    let documented: BTreeSet<_> = names.filter(|name| name.starts_with("tollgate_")).collect();
+    assert_eq!(present, documented);
+}
+
+#[tokio::test]
 async fn a_head_request_gets_the_head() {
     let served = serve(None);
     let answer = exchange(served.addr, b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
@@ -408,7 +427,7 @@ async fn a_successor_gets_the_sockets() {
     let mut served = serve(None);
     assert!(get(served.addr, "/healthz").await.starts_with("HTTP/1.1 200 "));
     served.sources.status.hand_over();
-    (&mut served.task).await.expect("ends by itself");
+    served.task.join_next().await.expect("one task").expect("ends by itself");
     assert!(TcpStream::connect(served.addr).await.is_err());
     assert!(TcpStream::connect(served.health).await.is_err());
 }

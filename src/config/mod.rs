@@ -3,7 +3,7 @@
 //! A value of these types is valid by construction: the reader refuses what cannot be served, so no other floor
 //! checks again. Building the objects that serve traffic from it is `snapshot`'s work.
 //!
-//! The types are grouped as the tables of the file are; [`leaf`] holds the small values they are made of.
+//! The types are grouped as the tables of the file are; `leaf` holds the small values they are made of.
 
 mod auth;
 mod leaf;

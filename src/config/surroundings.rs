@@ -47,8 +47,11 @@ pub trait Surroundings {
 pub struct System;
 
 impl Surroundings for System {
+    #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
     fn variable(&self, name: &str) -> Variable {
-        match std::env::var(name) {
+        #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+        let value = std::env::var(name);
+        match value {
             Ok(value) => Variable::Set(value),
             Err(std::env::VarError::NotPresent) => Variable::Unset,
             Err(std::env::VarError::NotUnicode(_)) => Variable::NotText,
@@ -69,7 +72,14 @@ impl Surroundings for System {
     }
 
     fn matching(&self, pattern: &str) -> io::Result<Vec<PathBuf>> {
-        let paths = glob::glob(pattern).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.msg))?;
+        // Hidden files are those of editors and of the system.
+        let options = glob::MatchOptions {
+            case_sensitive: true,
+            require_literal_separator: true,
+            require_literal_leading_dot: true,
+        };
+        let paths = glob::glob_with(pattern, options)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.msg))?;
         let mut found = paths.collect::<Result<Vec<_>, _>>().map_err(io::Error::from)?;
         found.sort();
         Ok(found)

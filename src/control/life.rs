@@ -288,6 +288,8 @@ impl Living {
         }
         self.parts.drain.advance(Phase::Draining);
         log::info!("draining {} connections", self.parts.drain.connections());
+        // Kept any longer, they would take connections that nobody serves.
+        drop(std::mem::take(&mut self.sockets));
         let file = socket::path(&snapshot.config.server.runtime_dir);
         remove(&file);
         let (_never, reopen) = mpsc::channel(1);

@@ -2,7 +2,6 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -192,34 +191,32 @@ struct Writer {
 
 impl Writer {
     fn run(mut self, receiver: &Receiver<Message>) {
-        loop {
+        let mut is_last = false;
+        while !is_last {
             match receiver.recv_timeout(PATIENCE) {
                 Ok(Message::Line(record)) => {
                     self.add(&record);
-                    if self.gather(receiver).is_break() {
-                        break;
-                    }
+                    is_last = self.gather(receiver);
                 }
-                Ok(Message::Finish) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(Message::Finish) | Err(RecvTimeoutError::Disconnected) => is_last = true,
                 Err(RecvTimeoutError::Timeout) => {}
             }
             self.write();
         }
-        self.write();
         self.shared.finished.store(true, Ordering::Release);
     }
 
-    /// Takes what is there already, up to a batch; breaks when that was the last.
-    fn gather(&mut self, receiver: &Receiver<Message>) -> ControlFlow<()> {
+    /// Takes what is there already, up to a batch. True if the end was there too.
+    fn gather(&mut self, receiver: &Receiver<Message>) -> bool {
         while self.batch.len() < BATCH {
             match receiver.try_recv() {
                 Ok(Message::Line(record)) => self.add(&record),
-                Ok(Message::Finish) => return ControlFlow::Break(()),
-                // Nothing there: what follows is seen by the next wait.
-                Err(_) => break,
+                Ok(Message::Finish) => return true,
+                // Nothing there, or nobody any more, which the next wait sees.
+                Err(_) => return false,
             }
         }
-        ControlFlow::Continue(())
+        false
     }
 
     fn add(&mut self, record: &Record) {
@@ -280,6 +277,21 @@ mod tests {
         assert_eq!(std::fs::read_to_string(old).expect("read").matches("\"path\":\"/before\"").count(), 1);
         assert_eq!(std::fs::read_to_string(new).expect("read").matches("\"path\":\"/after\"").count(), 1);
         assert_eq!(log.dropped(), 0);
+    }
+
+    /// The end, gathered together with the last line, was once taken for no end: the process stayed for ever.
+    #[test]
+    fn the_end_right_behind_a_line_is_the_end() {
+        let (sender, ended) = sync_channel(0);
+        std::thread::spawn(move || {
+            for _ in 0..200 {
+                let log = AccessLog::start(&spec(LogOutput::File("/dev/null".into()), 1.0)).expect("started");
+                log.log(Box::new(record("/last")));
+                log.finish();
+            }
+            sender.send(()).expect("somebody waits");
+        });
+        ended.recv_timeout(Duration::from_secs(30)).expect("every log has ended");
     }
 
     #[test]

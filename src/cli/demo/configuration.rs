@@ -114,6 +114,8 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::Summary;
+    use crate::cli::demo::directory::Directory;
 
     fn addr(port: u16) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], port))
@@ -133,6 +135,22 @@ mod tests {
         assert_eq!(table["auth"]["demo"]["jwks_url"].as_str(), Some("http://127.0.0.1:3/jwks.json"));
         assert_eq!(table["upstreams"]["orders"]["endpoints"][1]["address"].as_str(), Some("127.0.0.1:5"));
         assert_eq!(table["log"]["access"]["output"].as_str(), Some("file:/tmp/demo/access.log"));
+    }
+
+    #[test]
+    fn it_can_be_served() {
+        let directory = Directory::create().expect("created");
+        let file = directory.path().join("tollgate.toml");
+        let addresses = Addresses {
+            gateway: addr(1),
+            admin: addr(2),
+            issuer: addr(3),
+            orders: [addr(4), addr(5)],
+            catalog: addr(6),
+        };
+        std::fs::write(&file, text(&addresses, directory.path())).expect("written");
+        let found = crate::app::check(&file).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(found, Summary { listeners: 1, routes: 5, upstreams: 2 });
     }
 
     #[test]

@@ -54,29 +54,29 @@ Paste into another terminal:
     }
     let rest = format!(
         r#"
-  # Who calls: nobody 401, bob 403 (the scope is missing), alice 200
+Who calls: nobody 401, bob 403 (the scope is missing), alice 200:
   curl -i $GATEWAY/orders/42
   curl -i -H "Authorization: Bearer $NO_SCOPE" $GATEWAY/orders/42
   curl -i -H "Authorization: Bearer $TOKEN" $GATEWAY/orders/42
 
-  # How much: ten at once and two more each second, then 429
+How much: ten at once and two more each second, then 429:
   for i in $(seq 20); do curl -s -o /dev/null -w '%{{http_code}} ' -H "Authorization: Bearer $TOKEN" $GATEWAY/orders/$i; done; echo
 
-  # Where to: three of four go to orders-a; everybody may
+Where to: three of four go to orders-a; everybody may:
   for i in $(seq 8); do curl -s $GATEWAY/hello; done
 
-  # A service that is slow (504 after a second) or fails when asked to; a redirect; an answer of the gateway's own
+A service that is slow (504 after a second) or fails when asked to; a redirect; an answer of the gateway's own:
   curl -i "$GATEWAY/catalog?slow"
   curl -i "$GATEWAY/catalog?fail"
   curl -i $GATEWAY/shop/shoes
   curl -i $GATEWAY/robots.txt
 
-  # What an operator sees
+What an operator sees:
   curl -i $ADMIN/readyz
   curl -s $ADMIN/metrics | grep '^tollgate_'
   curl -s $ADMIN/api/status
 
-  # Change the configuration, or hand over to a new process, while requests go through
+Change the configuration, or hand over to a new process, while requests go through:
   {program} reload -c {file}
   {program} upgrade -c {file}
 

@@ -155,8 +155,7 @@ async fn watch(traffic: &mut Traffic, screen: &mut Screen) -> io::Result<()> {
         if since.elapsed() < span {
             continue;
         }
-        let summary =
-            format!("{:.0} requests/s   {}", recent as f64 / since.elapsed().as_secs_f64(), traffic.summary());
+        let summary = format!("{:.0} requests/s, {}", recent as f64 / since.elapsed().as_secs_f64(), traffic.summary());
         if screen.is_terminal() {
             screen.bottom(&summary)?;
         } else if recent > 0 {

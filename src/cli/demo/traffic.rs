@@ -46,7 +46,7 @@ struct Tally {
     all: u64,
     /// By the first digit of the status, from 1 to 5
     classes: [u64; 5],
-    /// Answered by the gateway, because it would not or could not ask a service
+    /// Of those with 4xx: the gateway's own, for which no service was asked
     refused: u64,
 }
 
@@ -81,7 +81,7 @@ impl Traffic {
     /// Everything since the start.
     pub(super) fn summary(&self) -> String {
         let Tally { all, classes: [_, good, turned, wrong, failed], refused } = self.tally;
-        format!("{all} in all: {good} 2xx, {turned} 3xx, {wrong} 4xx, {failed} 5xx; {refused} refused by the gateway")
+        format!("{all} in all: {good} 2xx, {turned} 3xx, {wrong} 4xx ({refused} refused here), {failed} 5xx")
     }
 
     fn lines(&mut self) -> io::Result<Vec<Line>> {
@@ -134,7 +134,8 @@ impl Tally {
         if let Some(class) = self.classes.get_mut(usize::from(line.status / 100).wrapping_sub(1)) {
             *class += 1;
         }
-        if line.status >= 400 && line.reason.is_some() {
+        // 499 is a client that has left: nobody was refused.
+        if (400..=498).contains(&line.status) && line.reason.is_some() {
             self.refused += 1;
         }
     }
@@ -178,16 +179,23 @@ mod tests {
         assert_eq!(traffic.read(None).expect("read"), 2);
         assert_eq!(traffic.read(None).expect("read"), 0);
         assert_eq!(traffic.tally, Tally { all: 2, classes: [0, 1, 0, 1, 0], refused: 1 });
-        assert_eq!(traffic.summary(), "2 in all: 1 2xx, 0 3xx, 1 4xx, 0 5xx; 1 refused by the gateway");
+        assert_eq!(traffic.summary(), "2 in all: 1 2xx, 0 3xx, 1 4xx (1 refused here), 0 5xx");
     }
 
     #[test]
-    fn an_answer_of_a_route_is_no_refusal() {
+    fn only_what_the_gateway_would_not_pass_on_is_a_refusal() {
         let mut tally = Tally::default();
-        for (status, reason) in [(200, Some("responded")), (308, Some("redirected")), (404, None), (504, Some("x"))] {
+        for (status, reason) in [
+            (200, Some("responded")),
+            (308, Some("redirected")),
+            (404, None),
+            (403, Some("client_denied")),
+            (499, Some("client_aborted")),
+            (504, Some("upstream_timeout")),
+        ] {
             tally.count(&serde_json::from_str(&line("/", status, reason)).expect("a line"));
         }
-        assert_eq!(tally, Tally { all: 4, classes: [0, 1, 1, 1, 1], refused: 1 });
+        assert_eq!(tally, Tally { all: 6, classes: [0, 1, 1, 3, 1], refused: 1 });
     }
 
     #[test]
@@ -195,7 +203,6 @@ mod tests {
         let traffic = traffic(Path::new("access.log"));
         let line = serde_json::from_str(&line("/\\u001b[2J\\u009b", 200, None)).expect("a line");
         let shown = traffic.shown(&line, &Screen::new());
-        assert!(!shown.chars().any(|character| character == '\u{1b}' && !shown.contains("\u{1b}[")), "{shown:?}");
         assert!(shown.contains("/\u{fffd}[2J\u{fffd}"), "{shown:?}");
     }
 }

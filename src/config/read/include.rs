@@ -26,7 +26,7 @@ pub(super) fn sources<'a>(ctx: &'a Context<'a>, main: &'a Source, document: &'a 
             continue;
         };
         for path in matching(&pattern, &text) {
-            if path == main.path {
+            if bare(&path) == bare(&main.path) {
                 text.complain(Complaint::new("this matches the file itself: it would include itself"));
             } else if !sources.iter().any(|source| source.path == path) {
                 sources.extend(source(&pattern, &text, sources.len() + 1, &path));
@@ -40,17 +40,18 @@ pub(super) fn sources<'a>(ctx: &'a Context<'a>, main: &'a Source, document: &'a 
     sources
 }
 
+/// The same path without a leading `./`, which patterns lose.
+fn bare(path: &Path) -> &Path {
+    path.strip_prefix(".").unwrap_or(path)
+}
+
 fn matching(pattern: &Node<'_>, text: &Text<'_>) -> Vec<PathBuf> {
     let written = text.as_str();
     if written.is_empty() {
         pattern.problem("this is not the path of a file");
         return Vec::new();
     }
-    // The directory is no pattern, whatever characters it has.
-    let directory = beside(&pattern.source.path, "");
-    let escaped = glob::Pattern::escape(&directory.to_string_lossy());
-    let whole = if Path::new(written).is_absolute() { written.to_owned() } else { format!("{escaped}{written}") };
-    match pattern.ctx.surroundings.matching(&whole) {
+    match pattern.ctx.surroundings.matching(&from(&pattern.source.path, written)) {
         // An empty conf.d is nothing wrong; a file that is named and is not there is.
         Ok(paths) if paths.is_empty() && !written.contains(['*', '?', '[']) => {
             vec![beside(&pattern.source.path, written)]
@@ -61,6 +62,16 @@ fn matching(pattern: &Node<'_>, text: &Text<'_>) -> Vec<PathBuf> {
             Vec::new()
         }
     }
+}
+
+/// The pattern that `file` means by `written`.
+pub(super) fn from(file: &Path, written: &str) -> String {
+    if Path::new(written).is_absolute() {
+        return written.to_owned();
+    }
+    // The directory is no pattern, whatever characters it has.
+    let directory = beside(file, "");
+    format!("{}{written}", glob::Pattern::escape(&directory.to_string_lossy()))
 }
 
 fn source(pattern: &Node<'_>, text: &Text<'_>, index: usize, path: &Path) -> Option<Source> {

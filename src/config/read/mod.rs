@@ -121,3 +121,6 @@ fn config<'a>(ctx: &'a Context<'a>, sections: Sections<'a>) -> Option<Config> {
 
 /// What has been read of a section, by name.
 type Objects<T> = BTreeMap<Name, T>;
+
+#[cfg(test)]
+mod tests;

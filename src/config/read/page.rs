@@ -10,6 +10,8 @@ use crate::config::Location;
 
 /// Longest piece of a line that is shown, in characters.
 const MAX_SHOWN: usize = 120;
+/// How far from what is underlined a line is looked at, in bytes: a line can be as long as its file.
+const REACH: usize = 1024;
 /// What stands for a masked value.
 const MASK: &str = "***";
 
@@ -76,12 +78,14 @@ impl Page {
         let first = self.masks.partition_point(|mask| mask.end <= line.start);
         let masks: Vec<_> = self.masks[first..].iter().take_while(|mask| mask.start < line.end).collect();
         let end = if masks.is_empty() { line.end } else { self.without_comment(&line) };
-        let text = self.source.text[line.start..end].trim_end();
+        let start = floor(&self.source.text, span.start.saturating_sub(REACH).max(line.start));
+        let reached = floor(&self.source.text, end.min(span.start + REACH)).max(start);
+        let text = self.source.text[start..reached].trim_end();
         let mut shown: Vec<char> = Vec::with_capacity(text.len());
         let (mut from, mut to) = (None, 0);
         let mut masked = false;
         for (index, character) in text.char_indices() {
-            let at = line.start + index;
+            let at = start + index;
             let is_masked = masks.iter().any(|mask| mask.contains(&at));
             if at >= span.start && from.is_none() {
                 // The middle of a mask has no place of its own.
@@ -98,7 +102,7 @@ impl Page {
             }
         }
         let indent = from.unwrap_or(shown.len());
-        cut(&shown, indent, to.saturating_sub(indent).max(1))
+        cut(&shown, indent, to.saturating_sub(indent).max(1), [start > line.start, reached < end])
     }
 
     /// Where a line ends if its comment is left out: beside a secret, it may hold another one.
@@ -131,13 +135,13 @@ fn floor(text: &str, index: usize) -> usize {
     index
 }
 
-fn cut(shown: &[char], indent: usize, width: usize) -> Shown {
-    if shown.len() <= MAX_SHOWN {
-        return Shown { text: shown.iter().collect(), indent, width };
-    }
-    let start = if indent + width <= MAX_SHOWN { 0 } else { indent.saturating_sub(MAX_SHOWN / 4) };
+/// `more` says whether the line has something before and after what is given.
+fn cut(shown: &[char], indent: usize, width: usize, more: [bool; 2]) -> Shown {
+    let fits = shown.len() <= MAX_SHOWN || indent + width <= MAX_SHOWN;
+    let start = if fits { 0 } else { indent.saturating_sub(MAX_SHOWN / 4) };
     let end = shown.len().min(start + MAX_SHOWN);
-    let (before, after) = (if start > 0 { "…" } else { "" }, if end < shown.len() { "…" } else { "" });
+    let before = if start > 0 || more[0] { "…" } else { "" };
+    let after = if end < shown.len() || more[1] { "…" } else { "" };
     let text: String = shown[start..end].iter().collect();
     let indent = indent - start;
     let width = width.min((end - start).saturating_sub(indent).max(1));
@@ -150,8 +154,8 @@ mod tests {
 
     use super::*;
 
-    fn page(source: &Source, masks: &[Range<usize>]) -> Page {
-        Page::new(source, masks.to_vec())
+    fn page(source: &Source, masks: &[(usize, usize)]) -> Page {
+        Page::new(source, masks.iter().map(|(start, end)| *start..*end).collect())
     }
 
     fn source(text: &str) -> Source {
@@ -171,10 +175,10 @@ mod tests {
     #[test]
     fn a_mask_hides_its_value_its_length_and_the_comment_behind_it() {
         let source = source("{ secret = \"abcdef\", b = 1 } # abcdef");
-        let at = page(&source, &[11..19]).locate(25..26);
+        let at = page(&source, &[(11, 19)]).locate(25..26);
         assert_eq!(at.text, "{ secret = ***, b = 1 }");
         assert_eq!((at.column, at.indent, at.width), (26, 20, 1));
-        let at = page(&source, &[11..19, 14..16]).locate(15..17);
+        let at = page(&source, &[(11, 19), (14, 16)]).locate(15..17);
         assert_eq!((at.indent, at.width), (11, 3));
     }
 
@@ -197,7 +201,7 @@ mod tests {
             width in 0..300_usize,
         ) {
             let source = source(&format!("{before}{secret}{after}"));
-            let mask = before.len()..before.len() + secret.len();
+            let mask = (before.len(), before.len() + secret.len());
             let at = page(&source, &[mask]).locate(start..start + width);
             prop_assert!(!at.text.contains('S'));
             prop_assert!(at.width >= 1 && at.line >= 1 && at.column >= 1);

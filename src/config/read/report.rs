@@ -10,6 +10,9 @@ use super::page::Page;
 use super::source::Source;
 use crate::config::Problem;
 
+/// Most problems that are told: who has more of them corrects these first.
+const MAX_PROBLEMS: usize = 1000;
+
 /// Everything found so far.
 #[derive(Debug, Default)]
 pub(super) struct Report {
@@ -45,6 +48,11 @@ impl Report {
         self.found.borrow().is_empty()
     }
 
+    /// Whether there is more than can be told, so that looking for what was meant is idle.
+    pub(super) fn is_full(&self) -> bool {
+        self.found.borrow().len() > MAX_PROBLEMS
+    }
+
     /// The files, and what of them is shown.
     pub(super) fn into_pages(self, sources: &[&Source]) -> Vec<Page> {
         pages(sources, self.masks.into_inner())
@@ -60,11 +68,16 @@ impl Report {
             None => (true, 0, 0),
         });
         found.dedup_by(|left, right| left.place == right.place && left.problem == right.problem);
-        let located = found.into_iter().map(|Found { place, mut problem }| {
+        let more = found.len().saturating_sub(MAX_PROBLEMS);
+        let located = found.into_iter().take(MAX_PROBLEMS).map(|Found { place, mut problem }| {
             problem.location = place.and_then(|(file, span)| Some(Box::new(pages.get(file)?.locate(span))));
             problem
         });
-        located.collect()
+        let mut problems: Vec<_> = located.collect();
+        if more > 0 {
+            problems.push(Problem::new(format!("and {more} more"), "these come first"));
+        }
+        problems
     }
 }
 

@@ -57,16 +57,19 @@ fn visit(value: &Spanned<DeValue<'_>>, hidden: bool, see: &mut dyn FnMut(Range<u
             table.iter().for_each(|(key, value)| visit(value, hidden || is_secret(key.get_ref()), see));
         }
         DeValue::Array(items) => items.iter().for_each(|item| visit(item, hidden, see)),
+        // One of two values keeps no secret.
+        DeValue::Boolean(_) => {}
         _ => see(value.span(), hidden),
     }
 }
 
-/// The `user:password` of a URL.
+/// The `user:password` of a URL, or of what may be meant as one.
 fn user_information(text: &str, span: Range<usize>) -> Option<Range<usize>> {
     let token = text.get(span.clone())?;
-    let from = token.find("://")? + 3;
-    let to = token[from..].rfind('@')? + from;
-    Some(span.start + from..span.start + to)
+    let to = token.rfind('@')?;
+    let from = token[..to].find("//").map_or(1, |slashes| slashes + 2);
+    let inside = token.get(from..to)?;
+    inside.contains(':').then_some(span.start + from..span.start + to)
 }
 
 #[cfg(test)]
@@ -89,6 +92,16 @@ mod tests {
     fn the_password_of_a_url_is_found() {
         let text = r#"url = "https://me:pass@id.example/x""#;
         assert_eq!(user_information(text, 6..text.len()).map(|span| &text[span]), Some("me:pass"));
-        assert_eq!(user_information(r#""https://id.example/x""#, 0..22), None);
+        for (text, secret) in [
+            (r#""https://id.example/x""#, None),
+            (r#""me@example.com""#, None),
+            (r#""https//me:pass@id.example""#, Some("me:pass")),
+            (r#""me:pass@id.example""#, Some("me:pass")),
+            (r#""redis://:pa@ss@id.example""#, Some(":pa@ss")),
+            (r#""""#, None),
+            ("1", None),
+        ] {
+            assert_eq!(user_information(text, 0..text.len()).map(|span| &text[span]), secret, "{text}");
+        }
     }
 }

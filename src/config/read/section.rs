@@ -158,7 +158,8 @@ impl<'a> Named<'a> {
             return Some(name.clone());
         }
         if self.is_complete {
-            let hint = did_you_mean(text.as_str(), self.tables.keys().map(|name| &**name));
+            let names = self.tables.keys().map(|name| &**name).filter(|_| !node.ctx.report.is_full());
+            let hint = did_you_mean(text.as_str(), names);
             text.complain(Complaint::new(format!("no {} has this name{hint}", self.kind)));
         }
         None

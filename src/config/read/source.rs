@@ -9,6 +9,9 @@ use toml_parser::lexer::TokenKind;
 
 use super::report::Report;
 
+/// Longest key that is shown of a broken line: longer ones are none of ours.
+const MAX_KEY: usize = 40;
+
 /// One file.
 #[derive(Clone, Debug)]
 pub(super) struct Source {
@@ -34,6 +37,7 @@ impl Source {
             return Some(root);
         }
         errors.sort_by_key(|error| error.span().map_or(0, |span| span.start));
+        let strings = self.strings();
         let mut last_line = None;
         for error in errors {
             let span = error.span().unwrap_or(0..0);
@@ -42,7 +46,7 @@ impl Source {
             if last_line.as_ref() == Some(&line) {
                 continue;
             }
-            report.mask(self, self.unparsable(&line));
+            report.mask(self, self.unparsable(&line, &strings));
             report.add(self, span, "syntax", format!("this is not TOML: {}", message(&error)));
             last_line = Some(line);
         }
@@ -59,31 +63,37 @@ impl Source {
     }
 
     /// What of a broken line may be a secret: all that is right of `=`, or all of it where that tells nothing.
-    fn unparsable(&self, line: &Range<usize>) -> Range<usize> {
+    fn unparsable(&self, line: &Range<usize>, strings: &[Range<usize>]) -> Range<usize> {
         let text = &self.text[line.clone()];
-        if self.is_within_string(line.start) {
+        // The line may go on with a string of lines before it.
+        let before = strings.partition_point(|string| string.start < line.start);
+        if before > 0 && line.start < strings[before - 1].end {
             return line.clone();
         }
-        let shown = match text.find('=') {
-            Some(equals) => equals + 1 + text[equals + 1..].chars().take_while(|character| *character == ' ').count(),
-            None => header(text).unwrap_or_else(|| text.len() - text.trim_start().len()),
-        };
+        let shown = key(text).or_else(|| header(text)).unwrap_or_else(|| text.len() - text.trim_start().len());
         line.start + shown..line.end
     }
 
-    /// Whether the line that starts here goes on with a string of lines before it.
-    fn is_within_string(&self, line_start: usize) -> bool {
-        toml_parser::Source::new(&self.text).lex().any(|token| {
-            let span = token.span();
-            matches!(token.kind(), TokenKind::MlBasicString | TokenKind::MlLiteralString)
-                && span.start() < line_start
-                && line_start < span.end()
-        })
+    /// Strings that may have several lines, in their order.
+    fn strings(&self) -> Vec<Range<usize>> {
+        let tokens = toml_parser::Source::new(&self.text).lex();
+        let strings =
+            tokens.filter(|token| matches!(token.kind(), TokenKind::MlBasicString | TokenKind::MlLiteralString));
+        strings.map(|token| token.span().start()..token.span().end()).collect()
     }
 }
 
 fn message(error: &toml::de::Error) -> &str {
     error.message().trim_end_matches(", expected nothing")
+}
+
+/// How much of a line is `key = `. What a broken secret goes on with in its next line may look like it: `c2VjcmV0==`.
+fn key(line: &str) -> Option<usize> {
+    let (key, value) = line.split_once('=')?;
+    let is_part = |character: char| character.is_ascii_alphanumeric() || "._- ".contains(character);
+    let is_key =
+        key.len() <= MAX_KEY && key.chars().all(is_part) && !value.trim_matches(['=', '"', '\'', ' ']).is_empty();
+    is_key.then(|| line.len() - value.trim_start_matches(' ').len())
 }
 
 /// How much of a line can only be meant as `[table]`.
@@ -112,6 +122,8 @@ mod tests {
         assert_eq!(shown("[auth.one"), ["[auth.one"]);
         assert_eq!(shown("[auth.one] hunter2"), ["[auth.one]***"]);
         assert_eq!(shown("  hunter2"), ["  ***"]);
+        assert_eq!(shown("secret = \"a\nhunter2==\""), ["secret = ***", "***"]);
+        assert_eq!(shown("[\n\"hunter2\", a = 1"), ["[", "***"]);
         assert_eq!(shown("[\"hunter2\""), ["***"]);
         assert_eq!(shown("a = \"\"\"\nhunter2 = \\q\n\"\"\"\n"), ["***"]);
     }

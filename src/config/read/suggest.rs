@@ -10,6 +10,7 @@ pub(super) fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str
     let allowed = (written.chars().count() / 3).max(1);
     names
         .into_iter()
+        .filter(|name| name.len().abs_diff(written.len()) <= 4 * allowed)
         .map(|name| (strsim::osa_distance(&written, &name.to_lowercase()), name))
         .filter(|(distance, name)| *distance <= allowed && *distance < name.chars().count())
         .min_by_key(|(distance, _)| *distance)

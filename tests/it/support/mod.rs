@@ -20,7 +20,6 @@ pub(crate) mod wire;
 mod tests;
 
 pub(crate) use self::client::{Client, Request};
-pub(crate) use self::message::Response;
-pub(crate) use self::origin::Origin;
+pub(crate) use self::origin::{Gate, Origin};
 pub(crate) use self::raw::Raw;
-pub(crate) use self::tollgate::Tollgate;
+pub(crate) use self::tollgate::{Tollgate, open_to};

@@ -3,12 +3,13 @@
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 
 use rustls::ServerConfig;
 
 use super::message::{Fields, Framing, framing, parse_head, read_body, read_head};
+use super::wait::PATIENCE;
 use super::wire::{Wire, reset_on_close};
 
 /// A service on a port of its own. It ends with this value.
@@ -38,6 +39,29 @@ pub(crate) struct Connection {
     open: bool,
 }
 
+/// Holds scripts back until a test lets them go on. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    /// From now on everybody passes.
+    pub(crate) fn open(&self) {
+        *locked(&self.0.0) = true;
+        self.0.1.notify_all();
+    }
+
+    /// From now on nobody does.
+    pub(crate) fn shut(&self) {
+        *locked(&self.0.0) = false;
+    }
+
+    /// Waits for the gate to be open. A test that has failed opens it never: that is not waited for.
+    pub(crate) fn pass(&self) {
+        let shut = |open: &mut bool| !*open;
+        drop(self.0.1.wait_timeout_while(locked(&self.0.0), PATIENCE, shut).expect("nobody panics while holding it"));
+    }
+}
+
 struct Shared {
     script: Box<dyn Fn(&mut Connection) + Send + Sync>,
     tls: Option<Arc<ServerConfig>>,
@@ -63,13 +87,26 @@ impl Origin {
     /// Answers every request with its own head, as it arrived.
     pub(crate) fn echoing_heads() -> Self {
         Self::scripted(|request, connection| {
-            connection.reply(200, &[("content-type", "text/plain")], &request.text());
+            connection.reply(200, &[("content-type", "text/plain")], request.text());
         })
     }
 
     /// Answers every request with its own body.
     pub(crate) fn echoing_bodies() -> Self {
         Self::scripted(|request, connection| connection.reply(200, &[], &request.body))
+    }
+
+    /// Answers every request with 200 and `body` once the gate is open.
+    pub(crate) fn gated(body: &str) -> (Self, Gate) {
+        let (gate, body) = (Gate::default(), body.to_owned());
+        let origin = Self::scripted({
+            let gate = gate.clone();
+            move |_, connection| {
+                gate.pass();
+                connection.reply(200, &[], &body);
+            }
+        });
+        (origin, gate)
     }
 
     /// Takes every request and never answers.
