@@ -353,7 +353,7 @@ fn a_host_beyond_the_certificate_is_misdirected() {
     .file("site.key", &site.key)
     .start();
     let trusting = ca.trusting(&["http/1.1"]);
-    let ask = |host: &str| Request::get("/").host(host).to_tls(tollgate.addr(), "a.example", trusting.clone()).send();
+    let ask = |host: &str| Request::get("/").host(host).over_tls(tollgate.addr(), "a.example", trusting.clone()).send();
     assert_eq!(ask("a.example").status(), 200);
     assert_eq!(ask("x.b.example").status(), 200);
     assert_eq!(ask("c.example").expect(421).json()["reason"], "misdirected");

@@ -206,7 +206,7 @@ fn a_client_without_h2_is_served_on_the_same_listener() {
     let ask = |protocols: &[&str]| {
         let mut config = ClientConfig::clone(&site.trusting);
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-        Request::get("/").to_tls(site.tollgate.addr(), "a.example", Arc::new(config)).send().text()
+        Request::get("/").over_tls(site.tollgate.addr(), "a.example", Arc::new(config)).send().text()
     };
     assert_eq!(ask(&["http/1.1"]), "ok");
     assert_eq!(ask(&[]), "ok");
@@ -218,7 +218,7 @@ fn a_client_of_a_protocol_that_is_not_spoken_is_let_go_and_counted() {
     let site = before(&origin, "protocols = [\"h2\"]", "");
     let mut config = ClientConfig::clone(&site.trusting);
     config.alpn_protocols = Vec::new();
-    let request = Request::get("/").to_tls(site.tollgate.addr(), "a.example", Arc::new(config));
+    let request = Request::get("/").over_tls(site.tollgate.addr(), "a.example", Arc::new(config));
     assert!(request.try_send().is_err());
     site.tollgate.wait_for_metric("tollgate_refused_total{listener=\"https\",reason=\"unsupported\"}", 1.0);
 }
