@@ -7,19 +7,16 @@
 
 mod support;
 
-mod framing; // what has more than one reading is refused before anybody else reads it
-mod h2; // the same by HTTP/2, and what only HTTP/2 has
-
-mod faults;
-mod forwarding; // what the upstream is told: addresses, hosts, ids, and nothing a client made up
-mod retry; // what is sent again, and what never is
-mod streams; // WebSocket, server-sent events, gRPC // upstreams that break, clients that dawdle, resources that run out
-
-mod drain; // leaving without losing anybody
-mod life; // from the start to the end: probes, commands, exit codes, signals
-mod reload; // everything changes at once, or nothing does
-mod upgrade; // handing over: nobody notices, or nothing happens
-mod zero_loss; // all of it under load, with the fate of each request
-
 mod admin; // what an operator sees: probes, metrics, the status page, across reloads and upgrades
 mod demo; // `tollgate demo`, as a newcomer uses it
+mod drain; // leaving without losing anybody
+mod faults; // what breaks, and what the client sees of it
+mod forwarding; // what the origin is told, and what the client is told
+mod framing; // where one message ends and the next begins
+mod h2; // the same strictness, and what is h2's own
+mod life; // from the start to the end: probes, commands, exit codes, signals
+mod reload; // everything changes at once, or nothing does
+mod retry; // when a request is sent again, and when it must not be
+mod streams; // WebSocket, server-sent events, gRPC
+mod upgrade; // handing over: nobody notices, or nothing happens
+mod zero_loss; // all of it under load, with the fate of each request
