@@ -7,19 +7,21 @@
 
 mod support;
 
+// A request, from the door to the upstream and back.
+mod faults; // upstreams that break, clients that dawdle, resources that run out
+mod forwarding; // what the upstream is told: addresses, hosts, ids, and nothing a client made up
 mod framing; // what has more than one reading is refused before anybody else reads it
 mod h2; // the same by HTTP/2, and what only HTTP/2 has
-
-mod faults;
-mod forwarding; // what the upstream is told: addresses, hosts, ids, and nothing a client made up
 mod retry; // what is sent again, and what never is
-mod streams; // WebSocket, server-sent events, gRPC // upstreams that break, clients that dawdle, resources that run out
+mod streams; // WebSocket, server-sent events, gRPC
 
+// A process, from its start to its end.
 mod drain; // leaving without losing anybody
-mod life; // from the start to the end: probes, commands, exit codes, signals
+mod life; // probes, commands, exit codes, signals
 mod reload; // everything changes at once, or nothing does
 mod upgrade; // handing over: nobody notices, or nothing happens
 mod zero_loss; // all of it under load, with the fate of each request
 
+// Those who look at it.
 mod admin; // what an operator sees: probes, metrics, the status page, across reloads and upgrades
 mod demo; // `tollgate demo`, as a newcomer uses it
