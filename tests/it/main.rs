@@ -19,6 +19,7 @@ mod streams; // WebSocket, server-sent events, gRPC
 mod drain; // leaving without losing anybody
 mod life; // probes, commands, exit codes, signals
 mod reload; // everything changes at once, or nothing does
+mod service_manager; // what systemd is told, and by whom
 mod upgrade; // handing over: nobody notices, or nothing happens
 mod zero_loss; // all of it under load, with the fate of each request
 
