@@ -8,8 +8,9 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
+use crate::support::message::Response;
 use crate::support::process::{BINARY, Signal, serving, signal};
-use crate::support::{Request, Response, wait};
+use crate::support::{Request, wait};
 
 /// A demo that runs, and what it has told.
 struct Demo {

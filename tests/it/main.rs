@@ -4,6 +4,7 @@ mod admin; // what an operator sees: probes, metrics, the status page, across re
 mod demo; // `tollgate demo`, as a newcomer uses it
 mod support;
 
+mod auth; // who calls: judged here, told to the origin, and nobody else gets there
 mod drain; // leaving without losing anybody
 mod life; // from the start to the end: probes, commands, exit codes, signals
 mod reload; // everything changes at once, or nothing does
