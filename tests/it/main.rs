@@ -7,6 +7,7 @@ mod support;
 mod auth; // who calls: judged here, told to the origin, and nobody else gets there
 mod drain; // leaving without losing anybody
 mod life; // from the start to the end: probes, commands, exit codes, signals
+mod limit; // how much: exact, and paid for only by what passed
 mod reload; // everything changes at once, or nothing does
 mod upgrade; // handing over: nobody notices, or nothing happens
 mod zero_loss; // all of it under load, with the fate of each request
