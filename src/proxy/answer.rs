@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
@@ -68,6 +68,10 @@ pub(super) fn clean(response: &mut ResponseHeader) {
     }
     for name in ["keep-alive", "proxy-connection"] {
         response.remove_header(name);
+    }
+    // What a server would rather speak is its own affair, unless it insists.
+    if response.status != StatusCode::UPGRADE_REQUIRED {
+        response.remove_header(&UPGRADE);
     }
     if response.status == StatusCode::NO_CONTENT {
         response.remove_header(&CONTENT_LENGTH);

@@ -74,6 +74,8 @@ pub struct Attempts {
     pub tried: Tried,
     /// The endpoint in use; holding it counts as a request in flight there
     pub lease: Option<Lease>,
+    /// How many have been made
+    pub count: u32,
     /// Where the last attempt went
     pub endpoint: Option<Arc<str>>,
     /// The whole exchange must be over by then; a stream's head

@@ -1,5 +1,6 @@
 //! The request as the upstream sees it.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use http::header::{COOKIE, FORWARDED, HOST};
@@ -91,11 +92,11 @@ fn target(header: &mut RequestHeader, ctx: &RequestCtx) -> Result<()> {
 }
 
 /// The query, less a parameter that carried a token.
-fn query(ctx: &RequestCtx) -> Option<String> {
+fn query(ctx: &RequestCtx) -> Option<Cow<'_, str>> {
     let query = ctx.target.query.as_deref()?;
     match ctx.passage.identity.as_ref().and_then(|identity| identity.carried_by.as_ref()) {
-        Some(TokenSource::Query(name)) => without_query(query, name),
-        _ => Some(query.to_owned()),
+        Some(TokenSource::Query(name)) => without_query(query, name).map(Cow::Owned),
+        _ => Some(Cow::Borrowed(query)),
     }
 }
 

@@ -166,9 +166,8 @@ fn split_target(raw: &[u8]) -> (&[u8], Option<&[u8]>) {
 /// A host that the certificate shown does not cover belongs to another connection (RFC 9110 section 15.5.20).
 pub(super) fn misdirected(ctx: &RequestCtx) -> Option<Reply> {
     let tls = ctx.connection.as_ref()?.tls.as_ref()?;
-    // A client that sent no name cannot be asked to have reached the right one; the default certificate is for it.
-    tls.sni.as_ref()?;
-    (!tls.covers(&ctx.target.host))
+    // A client of HTTP/1.0 may name no host at all.
+    (!ctx.target.host.is_empty() && !tls.covers(&ctx.target.host))
         .then(|| Reply::problem(Reason::Misdirected, "This connection's certificate is not for that host."))
 }
 
@@ -187,7 +186,9 @@ pub(super) fn https_redirect(ctx: &RequestCtx, snapshot: &Snapshot, connection: 
         return Some(Reply::problem(Reason::BadHost, "The request must have a Host to be redirected."));
     }
     let query = ctx.target.query.as_ref().map_or(String::new(), |query| format!("?{query}"));
-    let location = format!("https://{}{}{query}", ctx.target.host, ctx.target.path);
+    let host = &ctx.target.host;
+    let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
+    let location = format!("https://{open}{host}{close}{}{query}", ctx.target.path);
     let location = HeaderValue::from_str(&location).ok()?;
     Some(Reply::problem(Reason::HttpsRequired, "Use https.").header(http::header::LOCATION, location))
 }

@@ -40,6 +40,9 @@ pub(super) fn attempt(options: &mut PeerOptions, ctx: &RequestCtx, upstream: &co
         options.read_timeout =
             Some(read_timeout(&upstream.timeouts, upstream.protocol, ctx.progress.request_done, ctx.remaining(now)));
     }
+    if let (Some(connect), Some(remaining)) = (options.total_connection_timeout, ctx.remaining(now)) {
+        options.total_connection_timeout = Some(connect.min(remaining));
+    }
     moved(ctx, now);
 }
 
