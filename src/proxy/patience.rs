@@ -82,3 +82,32 @@ pub(super) fn moved(ctx: &RequestCtx, now: Instant) {
     };
     deadline.allow(now, silence, ctx.attempt.last);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn timeouts(first_byte: u32, idle: u32) -> config::Timeouts {
+        config::Timeouts { connect: SECOND, first_byte: first_byte * SECOND, idle: idle * SECOND, keepalive: SECOND }
+    }
+
+    #[test]
+    fn a_read_never_outlasts_the_exchange() {
+        let timeouts = timeouts(30, 10);
+        for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2, UpstreamProtocol::Http2Cleartext] {
+            assert_eq!(read_timeout(&timeouts, protocol, true, None), 30 * SECOND);
+            assert_eq!(read_timeout(&timeouts, protocol, true, Some(5 * SECOND)), 5 * SECOND);
+            assert_eq!(read_timeout(&timeouts, protocol, false, Some(5 * SECOND)), 5 * SECOND);
+        }
+    }
+
+    #[test]
+    fn an_upload_is_not_cut_by_the_wait_for_its_answer() {
+        let timeouts = timeouts(10, 30);
+        // HTTP/1 starts the wait anew with each piece that is sent.
+        assert_eq!(read_timeout(&timeouts, UpstreamProtocol::Http1, false, Some(60 * SECOND)), 30 * SECOND);
+        assert_eq!(read_timeout(&timeouts, UpstreamProtocol::Http2, false, Some(60 * SECOND)), 60 * SECOND);
+    }
+}
