@@ -12,4 +12,5 @@ mod reload; // everything changes at once, or nothing does
 mod routing; // which route takes a request, and what becomes of it
 mod tls; // who is shown which certificate, and whose is believed
 mod upgrade; // handing over: nobody notices, or nothing happens
+mod upstream; // where requests go, and who is fit to take them
 mod zero_loss; // all of it under load, with the fate of each request
