@@ -10,6 +10,7 @@ mod life; // from the start to the end: probes, commands, exit codes, signals
 mod limit; // how much: exact, and paid for only by what passed
 mod reload; // everything changes at once, or nothing does
 mod routing; // which route takes a request, and what becomes of it
+mod telemetry; // what is left of a request: its numbers, and its one line
 mod tls; // who is shown which certificate, and whose is believed
 mod upgrade; // handing over: nobody notices, or nothing happens
 mod upstream; // where requests go, and who is fit to take them
