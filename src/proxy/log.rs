@@ -1,5 +1,6 @@
 //! The end of a request: its one record, and what is counted of it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::{REFERER, USER_AGENT};
@@ -116,6 +117,7 @@ fn record(
         host: ctx.target.host.clone(),
         path: ctx.target.path.clone(),
         query: ctx.target.query.clone(),
+        secret_parameters: Arc::clone(&snapshot.secret_parameters),
         version: seen.version,
         status: seen.status,
         bytes_in: seen.bytes_in,

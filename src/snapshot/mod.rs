@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub trusted: TrustedProxies,
     /// Headers that only we may set: removed from every client request
     pub identity_headers: HashSet<HeaderName>,
+    /// Query parameters that carry tokens: masked in the access log
+    pub secret_parameters: Arc<[String]>,
     /// By name
     pub authenticators: BTreeMap<Name, Arc<Authenticator>>,
     /// By name
@@ -122,6 +124,12 @@ impl Snapshot {
             router,
             trusted: TrustedProxies::new(config.server.trusted_proxies.clone()),
             identity_headers: identity_headers(&config),
+            secret_parameters: config
+                .auth
+                .values()
+                .flat_map(config::Auth::secret_parameters)
+                .map(str::to_owned)
+                .collect(),
             authenticators,
             limits,
             upstreams,

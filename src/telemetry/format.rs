@@ -11,7 +11,7 @@ use serde::ser::{SerializeMap, Serializer};
 
 use super::Record;
 
-/// Query parameters whose values are never written.
+/// Query parameters whose values are never written, whatever the configuration says.
 const SECRET_PARAMETERS: &[&str] = &[
     "access_token",
     "api_key",
@@ -50,7 +50,7 @@ impl Serialize for Record {
         map.serialize_entry("scheme", if self.tls.is_some() { "https" } else { "http" })?;
         map.serialize_entry("host", &self.host)?;
         map.serialize_entry("path", &self.path)?;
-        optional(&mut map, "query", self.query.as_deref().map(redacted))?;
+        optional(&mut map, "query", redacted(self))?;
         map.serialize_entry("proto", protocol(self.version))?;
         map.serialize_entry("status", &self.status.as_u16())?;
         map.serialize_entry("bytes_in", &self.bytes_in)?;
@@ -79,7 +79,7 @@ fn optional<M: SerializeMap, T: Serialize>(map: &mut M, name: &str, value: Optio
 /// Appends `record` in the combined format of the NCSA servers.
 pub(super) fn combined(line: &mut Vec<u8>, record: &Record) {
     let user = record.extra.iter().find(|(name, _)| name == "auth.subject").map_or("-", |(_, subject)| subject);
-    let query = record.query.as_deref().map_or(String::new(), |query| format!("?{}", redacted(query)));
+    let query = redacted(record).map_or(String::new(), |query| format!("?{query}"));
     // Writing to memory does not fail.
     let _ = writeln!(
         line,
@@ -122,20 +122,23 @@ fn text(value: &HeaderValue) -> Cow<'_, str> {
 }
 
 /// The query with the values of parameters that carry secrets masked.
-fn redacted(query: &str) -> Cow<'_, str> {
+fn redacted(record: &Record) -> Option<Cow<'_, str>> {
+    let query = record.query.as_deref()?;
     let is_secret = |pair: &str| {
-        let name = pair.split('=').next().unwrap_or("");
-        let name = percent_encoding::percent_decode_str(name).decode_utf8_lossy();
-        SECRET_PARAMETERS.iter().any(|secret| name.eq_ignore_ascii_case(secret))
+        // As forms are read, which is how tokens are looked for.
+        let name = pair.split('=').next().unwrap_or("").replace('+', " ");
+        let name = percent_encoding::percent_decode_str(&name).decode_utf8_lossy();
+        let configured = record.secret_parameters.iter().map(String::as_str);
+        SECRET_PARAMETERS.iter().copied().chain(configured).any(|secret| name.eq_ignore_ascii_case(secret))
     };
     if !query.split('&').any(is_secret) {
-        return Cow::Borrowed(query);
+        return Some(Cow::Borrowed(query));
     }
     let pairs = query.split('&').map(|pair| match pair.split_once('=') {
         Some((name, _)) if is_secret(pair) => format!("{name}=***"),
         _ => pair.to_owned(),
     });
-    Cow::Owned(pairs.collect::<Vec<_>>().join("&"))
+    Some(Cow::Owned(pairs.collect::<Vec<_>>().join("&")))
 }
 
 fn protocol(version: Version) -> &'static str {
@@ -199,6 +202,7 @@ impl Date {
 #[cfg(test)]
 pub(super) mod tests {
     use std::net::Ipv4Addr;
+    use std::sync::Arc;
 
     use http::{Method, StatusCode};
     use proptest::prelude::*;
@@ -219,6 +223,7 @@ pub(super) mod tests {
             host: "h".into(),
             path: path.into(),
             query: None,
+            secret_parameters: Arc::default(),
             version: Version::HTTP_11,
             status: StatusCode::OK,
             bytes_in: 0,
@@ -259,6 +264,9 @@ pub(super) mod tests {
         let mut record = record("/a");
         record.query = Some("a=1&access_token=hunter2&%74oken=x&b".into());
         assert_eq!(line(&record)["query"], "a=1&access_token=***&%74oken=***&b");
+        record.secret_parameters = ["my ticket".to_owned()].into();
+        record.query = Some("my+ticket=x&my%20ticket=x&My%20Ticket=x&ticket=1".into());
+        assert_eq!(line(&record)["query"], "my+ticket=***&my%20ticket=***&My%20Ticket=***&ticket=1");
     }
 
     #[test]

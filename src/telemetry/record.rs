@@ -1,6 +1,7 @@
 //! What is known of one finished request.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, StatusCode, Version};
@@ -31,6 +32,8 @@ pub struct Record {
     pub path: String,
     /// Without `?`; secrets are masked when it is rendered
     pub query: Option<String>,
+    /// Parameters of the query that are secrets here, besides those that always are
+    pub secret_parameters: Arc<[String]>,
     /// HTTP version of the request
     pub version: Version,
     /// What was answered; 499 when the client left first
@@ -48,7 +51,7 @@ pub struct Record {
     /// The upstream, if one was asked
     pub upstream: Option<Name>,
     /// The last endpoint asked
-    pub endpoint: Option<std::sync::Arc<str>>,
+    pub endpoint: Option<Arc<str>>,
     /// How many endpoints were asked
     pub attempts: u32,
     /// Why it did not go as usual

@@ -7,16 +7,26 @@
 
 mod support;
 
-mod admin; // what an operator sees: probes, metrics, the status page, across reloads and upgrades
-mod demo; // `tollgate demo`, as a newcomer uses it
-mod drain; // leaving without losing anybody
-mod faults; // what breaks, and what the client sees of it
-mod forwarding; // what the origin is told, and what the client is told
-mod framing; // where one message ends and the next begins
-mod h2; // the same strictness, and what is h2's own
-mod life; // from the start to the end: probes, commands, exit codes, signals
-mod reload; // everything changes at once, or nothing does
-mod retry; // when a request is sent again, and when it must not be
+// A request, from the door to the upstream and back.
+mod auth; // who calls: judged here, told to the origin, and nobody else gets there
+mod faults; // upstreams that break, clients that dawdle, resources that run out
+mod forwarding; // what the upstream is told: addresses, hosts, ids, and nothing a client made up
+mod framing; // what has more than one reading is refused before anybody else reads it
+mod h2; // the same by HTTP/2, and what only HTTP/2 has
+mod limit; // how much: exact, and paid for only by what passed
+mod retry; // what is sent again, and what never is
+mod routing; // which route takes a request, and what becomes of it
 mod streams; // WebSocket, server-sent events, gRPC
+mod tls; // who is shown which certificate, and whose is believed
+
+// A process, from its start to its end.
+mod drain; // leaving without losing anybody
+mod life; // probes, commands, exit codes, signals
+mod reload; // everything changes at once, or nothing does
+mod service_manager; // what systemd is told, and by whom
 mod upgrade; // handing over: nobody notices, or nothing happens
 mod zero_loss; // all of it under load, with the fate of each request
+
+// Those who look at it.
+mod admin; // what an operator sees: probes, metrics, the status page, across reloads and upgrades
+mod demo; // `tollgate demo`, as a newcomer uses it
