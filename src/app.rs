@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server};
@@ -80,14 +80,25 @@ pub fn run(file: &Path, take_over: bool) -> Result<(), StartError> {
     let started = loaded
         .map_err(StartError::from)
         .and_then(|loaded| start(loaded, file, signals, predecessor.clone(), sockets.unwrap_or_default()));
-    let (server, life, access_log) = started.inspect_err(|error| {
+    let Started { server, life, access_log, failure } = started.inspect_err(|error| {
         if let Some(predecessor) = &predecessor {
             predecessor.abort(&error.to_string());
         }
     })?;
     server.run(RunArgs { shutdown_signal: Box::new(life) });
     access_log.finish();
-    Ok(())
+    match failure.get() {
+        Some(why) => Err(other(why.clone())),
+        None => Ok(()),
+    }
+}
+
+/// What is wired and has not begun to run.
+struct Started {
+    server: Server,
+    life: Life,
+    access_log: AccessLog,
+    failure: Arc<OnceLock<String>>,
 }
 
 /// Binds, builds and wires everything; nothing runs yet.
@@ -97,7 +108,7 @@ fn start(
     signals: Signals,
     predecessor: Option<Predecessor>,
     mut sockets: Sockets,
-) -> Result<(Server, Life, AccessLog), StartError> {
+) -> Result<Started, StartError> {
     start_log(&config.log.level).map_err(|error| other(format!("the log cannot be started: {error}")))?;
     let tools = tools();
     let mut snapshot = Snapshot::build(config, None, &tools).map_err(|problems| places.locate(problems))?;
@@ -149,6 +160,7 @@ fn start(
     let accepting = listeners.accepting();
     server.add_service(listeners);
     let sources = Sources {
+        succeeds: predecessor.is_some(),
         live: Arc::clone(&live),
         drain: drain.clone(),
         status: Arc::clone(&status),
@@ -156,6 +168,7 @@ fn start(
         access_log: access_log.clone(),
     };
     server.add_service(Admin::new(sources, admin_socket, health_socket));
+    let failure = Arc::new(OnceLock::new());
     let life = Life::new(Parts {
         reloader: Reloader::new(file.to_path_buf(), live, tools.clone(), Arc::clone(&status)),
         drain,
@@ -168,8 +181,9 @@ fn start(
         launcher,
         predecessor,
         accepting,
+        failure: Arc::clone(&failure),
     });
-    Ok((server, life, access_log))
+    Ok(Started { server, life, access_log, failure })
 }
 
 fn other(text: String) -> StartError {

@@ -28,6 +28,8 @@ use crate::telemetry::{AccessLog, Metrics};
 /// What the admin side reads.
 #[derive(Clone, Debug)]
 pub struct Sources {
+    /// Another process answers until this one serves
+    pub succeeds: bool,
     /// The configuration that serves, and what it holds
     pub live: Arc<Live>,
     /// Where the process is in its life
@@ -44,6 +46,7 @@ impl Sources {
     /// Where the process is in its life: a word for it, and what it means.
     fn phase(&self) -> (&'static str, &'static str) {
         match self.drain.phase() {
+            Phase::Starting => ("starting", "what serving needs is still on its way"),
             Phase::Serving if !self.status.is_ready() => ("starting", "not every listener accepts yet"),
             Phase::Serving => ("serving", "every listener accepts"),
             Phase::Leaving => ("leaving", "the process is about to stop accepting"),
@@ -77,6 +80,9 @@ impl Admin {
 impl Service for Admin {
     async fn start_service(&mut self, _: Option<ListenFds>, shutdown: ShutdownWatch, _: usize) {
         let mut serving = JoinSet::new();
+        if self.sources.succeeds {
+            self.sources.drain.serving().await;
+        }
         for (socket, door) in self.sockets.drain(..) {
             match tokio::net::TcpListener::from_std(socket) {
                 Ok(socket) => {

@@ -176,7 +176,8 @@ fn serve(token: Option<&str>) -> Served {
     let snapshot = Snapshot::build(config, None, &tools).expect("built");
     let sources = Sources {
         live: Arc::new(Live::new(snapshot)),
-        drain: Drain::new(),
+        succeeds: false,
+        drain: serving(),
         status: Arc::new(Status::new()),
         metrics: tools.metrics,
         access_log,
@@ -187,6 +188,12 @@ fn serve(token: Option<&str>) -> Served {
     let mut task = JoinSet::new();
     task.spawn(async move { admin.start_service(None, watch, 1).await });
     Served { sources, addr, health, _shutdown: shutdown, task }
+}
+
+fn serving() -> Drain {
+    let drain = Drain::new();
+    drain.advance(Phase::Serving);
+    drain
 }
 
 /// Sends bytes and reads to the end of the connection.
@@ -370,7 +377,7 @@ async fn the_page_about_metrics_lists_those_that_there_are_and_no_others() {
     let listener = metrics.listener(&https);
     let _connection = listener.connection();
     listener.refuse(crate::http::Reason::NoRoute);
-    let route = metrics.route(std::iter::once(&https), &"orders".into());
+    let route = metrics.route(std::iter::once(&https), &"orders".into(), Some(&"shop".into()));
     route.finish(&https, &http::Method::GET, StatusCode::OK, Duration::ZERO);
     metrics.reloaded(true);
     metrics.upgraded(true);

@@ -8,6 +8,8 @@ use tokio::sync::{Notify, watch};
 /// Where the process is in its life. Phases only advance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
+    /// Getting ready: sockets are bound, but what serving needs (addresses of names, keys) is still on its way
+    Starting,
     /// Accepts and serves
     Serving,
     /// Still accepts, but `/readyz` fails, so that load balancers look elsewhere (`drain_delay`)
@@ -39,11 +41,11 @@ pub struct AcceptorGuard(Arc<Inner>);
 pub struct ConnectionGuard(Arc<Inner>);
 
 impl Drain {
-    /// A process that serves.
+    /// A process that gets ready to serve.
     #[expect(clippy::new_without_default, reason = "a second drain beside the first would be watched by nobody")]
     pub fn new() -> Self {
         Self(Arc::new(Inner {
-            phase: watch::Sender::new(Phase::Serving),
+            phase: watch::Sender::new(Phase::Starting),
             stopping: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             acceptors: AtomicUsize::new(0),
@@ -59,6 +61,13 @@ impl Drain {
     /// Whether nothing new may begin: answers from here on say that the connection ends with them.
     pub fn is_stopping(&self) -> bool {
         self.0.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Resolves when the process may accept. Until then connections wait in the kernel's queue, or go to the process that
+    /// is being succeeded: either is better than an answer that says "not yet".
+    pub async fn serving(&self) {
+        // The sender lives as long as this handle, so waiting cannot fail.
+        let _ = self.0.phase.subscribe().wait_for(|phase| *phase >= Phase::Serving).await;
     }
 
     /// Resolves when the process stops accepting.

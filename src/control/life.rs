@@ -7,7 +7,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,6 +22,7 @@ use super::socket::{self, Command};
 use super::successor::Predecessor;
 use super::upgrade::{self, Candidate, Launcher, Successor};
 use super::{Drain, Phase, Reloader, Status, service_manager, tasks};
+use crate::snapshot::Snapshot;
 use crate::socket::{Channel, Sockets};
 use crate::telemetry::{AccessLog, Metrics};
 
@@ -53,6 +54,8 @@ pub struct Parts {
     pub predecessor: Option<Predecessor>,
     /// Becomes true when every listener accepts
     pub accepting: watch::Receiver<bool>,
+    /// Where it is left why the process has never served
+    pub failure: Arc<OnceLock<String>>,
 }
 
 /// Pingora's wait for a shutdown signal.
@@ -107,8 +110,18 @@ impl Living {
 
     async fn live(mut self) -> ShutdownSignal {
         tokio::spawn(service_manager::watchdog());
-        if !self.begin().await {
+        if let Err(why) = self.begin().await {
+            if let Some(predecessor) = &self.parts.predecessor {
+                predecessor.abort(why.as_deref().unwrap_or("the successor was told to leave"));
+            }
+            if let Some(why) = why {
+                // Nobody else sets it.
+                let _ = self.parts.failure.set(why);
+            }
             return ShutdownSignal::FastShutdown;
+        }
+        if let Some(signal) = self.pending.take() {
+            self.start(signal);
         }
         let (sender, mut commands) = mpsc::channel(1);
         match self.parts.control_socket.try_clone() {
@@ -139,23 +152,24 @@ impl Living {
         }
     }
 
-    /// Everything that must be there before the first request is called in; false if nobody may be served.
-    async fn begin(&mut self) -> bool {
+    /// Everything that must be there before the first request is called in.
+    ///
+    /// # Errors
+    /// Why nobody will be served; nothing if the process was told to leave.
+    async fn begin(&mut self) -> Result<(), Option<String>> {
         let snapshot = self.parts.reloader.live().load_full();
-        tasks::follow(&snapshot, None).await;
+        self.settle(&snapshot).await?;
         if let Some(predecessor) = &self.parts.predecessor
             && let Some(auth) = predecessor.lost_keys(&snapshot)
         {
             let why =
                 format!("auth {auth} has no keys that the running process has: try again when they can be fetched");
-            log::error!("{why}");
-            predecessor.abort(&why);
-            return false;
+            return Err(Some(why));
         }
+        self.parts.drain.advance(Phase::Serving);
         // Its sender lives in the listeners; if it is gone, they have failed to start.
         if self.parts.accepting.wait_for(|accepting| *accepting).await.is_err() {
-            log::error!("the listeners have not started");
-            return false;
+            return Err(Some("the listeners have not started".to_owned()));
         }
         self.parts.status.become_ready();
         if let Some(predecessor) = &self.parts.predecessor {
@@ -166,7 +180,23 @@ impl Living {
             service_manager::ready("serving");
         }
         log::info!("serving: configuration {}, process {}", snapshot.generation, std::process::id());
-        true
+        Ok(())
+    }
+
+    /// Starts what runs in the background and waits for its first results, unless told to leave in the meantime.
+    async fn settle(&mut self, snapshot: &Snapshot) -> Result<(), Option<String>> {
+        let settled = tasks::follow(snapshot, None);
+        tokio::pin!(settled);
+        loop {
+            tokio::select! {
+                () = &mut settled => return Ok(()),
+                signal = self.parts.signals.next() => match signal {
+                    Signal::Terminate | Signal::Interrupt => return Err(None),
+                    Signal::ReopenLogs => self.parts.access_log.reopen(),
+                    Signal::Reload | Signal::HandOver => self.pending = Some(signal),
+                }
+            }
+        }
     }
 
     fn obey(&mut self, command: Command) {

@@ -153,6 +153,7 @@ fn chain(error: &dyn Error) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests own the tasks that they start")]
 mod tests {
     use rcgen::{CertifiedKey, generate_simple_self_signed};
     use rustls::ServerConfig;

@@ -70,6 +70,9 @@ impl<A> Listeners<A> {
 impl<A: HttpServerApp + Send + Sync + 'static> Service for Listeners<A> {
     async fn start_service(&mut self, _: Option<ListenFds>, shutdown: ShutdownWatch, _: usize) {
         let mut loops = JoinSet::new();
+        if let Some((_, listening)) = self.sockets.first() {
+            listening.drain.serving().await;
+        }
         for (socket, listening) in self.sockets.drain(..) {
             let socket = match TcpListener::from_std(socket) {
                 Ok(socket) => Arc::new(socket),

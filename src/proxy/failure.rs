@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use pingora_error::{Error, ErrorSource, ErrorType};
+use pingora_error::{Error, ErrorSource, ErrorType, RetryType};
 
 use super::ctx::{Progress, RequestCtx};
 use crate::http::{Reason, Reply};
@@ -97,8 +97,14 @@ pub(super) fn outcome(reason: Reason) -> Option<Outcome> {
 
 /// As what a failure counts for another attempt, if it may have one at all: `replayable` is whether the body is still
 /// there to be sent again.
-pub(super) fn failure(reason: Reason, replayable: bool) -> Option<Failure> {
+pub(super) fn failure(reason: Reason, error: &Error, replayable: bool) -> Option<Failure> {
     match reason {
+        // The one case where Pingora's own decision is used: an h2 peer has said that it did not begin.
+        Reason::UpstreamReset
+            if replayable && *error.etype() == ErrorType::H2Error && error.retry == RetryType::Decided(true) =>
+        {
+            Some(Failure::Refused)
+        }
         Reason::ConnectFailed | Reason::ConnectTimeout | Reason::UpstreamTls => Some(Failure::Connect),
         Reason::UpstreamReset if replayable => Some(Failure::Reset),
         _ => None,

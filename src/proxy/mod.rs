@@ -102,7 +102,9 @@ impl ProxyHttp for Proxy {
         ctx.attempt.endpoint = Some(Arc::clone(lease.endpoint().text()));
         let mut peer = if session.is_upgrade_req() { lease.upgrade_peer() } else { lease.peer() };
         ctx.attempt.lease = Some(lease);
-        patience::attempt(&mut peer.options, ctx, upstream.spec(), Instant::now());
+        let now = Instant::now();
+        ctx.attempt.began = Some(now);
+        patience::attempt(&mut peer.options, ctx, upstream.spec(), now);
         Ok(peer)
     }
 
@@ -165,6 +167,9 @@ impl ProxyHttp for Proxy {
         }
         let now = Instant::now();
         ctx.progress.answered = Some(now);
+        if let (Some(route), Some(began)) = (&ctx.route, ctx.attempt.began) {
+            route.metrics.answered(now.saturating_duration_since(began));
+        }
         if let Some(lease) = &ctx.attempt.lease {
             lease.observe(Outcome::Answered(response.status));
         }
@@ -287,7 +292,7 @@ fn fail(session: &Session, ctx: &mut RequestCtx, mut error: Box<Error>, replayab
     if let (Some(lease), Some(outcome)) = (&ctx.attempt.lease, failure::outcome(reason)) {
         lease.observe(outcome);
     }
-    let failure = failure::failure(reason, replayable).filter(|failure| {
+    let failure = failure::failure(reason, &error, replayable).filter(|failure| {
         let method = &session.req_header().method;
         let policy = ctx.upstream().map(|upstream| upstream.retry());
         !begun

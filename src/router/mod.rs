@@ -35,6 +35,7 @@ pub struct Router<T> {
 
 /// The answer of [`Router::find`].
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "lives on the stack for a moment: a box would cost each request more")]
 pub enum Found<'r, 'p, T> {
     /// This route takes it
     Route {

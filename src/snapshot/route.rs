@@ -58,14 +58,18 @@ impl Route {
             Action::Upstream(upstream) => RouteAction::Upstream(resolve(parts.upstreams, upstream, "upstream")?),
             Action::Redirect(_) | Action::Respond(_) => RouteAction::Answered,
         };
+        let upstream = match &action {
+            RouteAction::Upstream(upstream) => Some(upstream.name()),
+            RouteAction::Answered => None,
+        };
         Ok(Self {
             name: name.clone(),
+            metrics: metrics.route(listeners, name, upstream),
             filters: filters(spec, parts)?,
             action,
             encoded_slash: spec.encoded_slash,
             timeout: spec.timeout,
             stream_idle: spec.stream_idle,
-            metrics: metrics.route(listeners, name),
         })
     }
 }

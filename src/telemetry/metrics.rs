@@ -30,6 +30,7 @@ pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     duration: HistogramVec,
+    upstream_duration: HistogramVec,
     in_flight: IntGaugeVec,
     refused: IntCounterVec,
     connections: IntGaugeVec,
@@ -52,13 +53,22 @@ impl Metrics {
             registry.register(Box::new(gauges.clone())).expect("registered once");
             gauges
         };
-        let duration = HistogramOpts::new(
+        let histograms = |name: &str, help: &str, label: &str| {
+            let opts = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
+            let histograms = HistogramVec::new(opts, &[label]).expect("a valid name");
+            registry.register(Box::new(histograms.clone())).expect("registered once");
+            histograms
+        };
+        let duration = histograms(
             "tollgate_http_request_duration_seconds",
             "From the end of a request's head to the end of its response.",
-        )
-        .buckets(BUCKETS.to_vec());
-        let duration = HistogramVec::new(duration, &["route"]).expect("a valid name");
-        registry.register(Box::new(duration.clone())).expect("registered once");
+            "route",
+        );
+        let upstream_duration = histograms(
+            "tollgate_upstream_request_duration_seconds",
+            "From the beginning of an attempt to the head of its response.",
+            "upstream",
+        );
         let metrics = Self {
             requests: counters(
                 "tollgate_http_requests_total",
@@ -80,6 +90,7 @@ impl Metrics {
             reloads: counters("tollgate_config_reloads_total", "Reloads of the configuration.", &["result"]),
             upgrades: counters("tollgate_upgrades_total", "Hand-overs to a successor.", &["result"]),
             duration,
+            upstream_duration,
             registry,
         };
         metrics.register_process();
@@ -106,12 +117,18 @@ impl Metrics {
         }
     }
 
-    /// The counters of one route, for each listener it may be reached by.
-    pub fn route<'a>(&self, listeners: impl Iterator<Item = &'a Name>, route: &Name) -> RouteMetrics {
+    /// The counters of one route, for each listener it may be reached by, and of the upstream it leads to.
+    pub fn route<'a>(
+        &self,
+        listeners: impl Iterator<Item = &'a Name>,
+        route: &Name,
+        upstream: Option<&Name>,
+    ) -> RouteMetrics {
         RouteMetrics {
             route: route.clone(),
             in_flight: self.in_flight.with_label_values(&[&**route]),
             duration: self.duration.with_label_values(&[&**route]),
+            upstream_duration: upstream.map(|upstream| self.upstream_duration.with_label_values(&[&**upstream])),
             requests: self.requests.clone(),
             children: listeners.map(|listener| (listener.clone(), Children::new())).collect(),
         }
@@ -119,7 +136,7 @@ impl Metrics {
 
     /// The counters of requests that no route took.
     pub fn unrouted<'a>(&self, listeners: impl Iterator<Item = &'a Name>) -> RouteMetrics {
-        self.route(listeners, &Name::from(NO_ROUTE))
+        self.route(listeners, &Name::from(NO_ROUTE), None)
     }
 
     /// The counters of what one listener's clients were refused.
@@ -226,6 +243,7 @@ pub struct RouteMetrics {
     route: Name,
     in_flight: IntGauge,
     duration: Histogram,
+    upstream_duration: Option<Histogram>,
     requests: IntCounterVec,
     children: Vec<(Name, Children)>,
 }
@@ -257,6 +275,13 @@ impl RouteMetrics {
         InFlight(self.in_flight.clone())
     }
 
+    /// The upstream's head came, so long after it was asked.
+    pub fn answered(&self, after: Duration) {
+        if let Some(upstream_duration) = &self.upstream_duration {
+            upstream_duration.observe(after.as_secs_f64());
+        }
+    }
+
     /// A request ended with this status after this time.
     pub fn finish(&self, listener: &Name, method: &Method, status: StatusCode, duration: Duration) {
         self.duration.observe(duration.as_secs_f64());
@@ -280,12 +305,13 @@ mod tests {
     fn a_request_is_counted_by_listener_route_method_and_code() {
         let metrics = Metrics::new();
         let (http, route) = (Name::from("http"), Name::from("orders"));
-        let counters = metrics.route(std::iter::once(&http), &route);
+        let counters = metrics.route(std::iter::once(&http), &route, Some(&"shop".into()));
         let in_flight = counters.start();
         let text = metrics.render(|_| {});
         assert!(text.contains("tollgate_http_requests_in_flight{route=\"orders\"} 1"), "{text}");
         assert!(!text.contains("tollgate_http_requests_total{"), "a series appears with its first count");
         drop(in_flight);
+        counters.answered(Duration::from_millis(2));
         let brew = Method::from_bytes(b"BREW").expect("a token");
         counters.finish(&http, &Method::GET, StatusCode::OK, Duration::from_millis(3));
         counters.finish(&http, &brew, StatusCode::IM_A_TEAPOT, Duration::from_millis(3));
@@ -295,6 +321,7 @@ mod tests {
             "tollgate_http_requests_total{code=\"200\",listener=\"http\",method=\"GET\",route=\"orders\"} 1",
             "tollgate_http_requests_total{code=\"418\",listener=\"http\",method=\"_other\",route=\"orders\"} 1",
             "tollgate_http_request_duration_seconds_bucket{route=\"orders\",le=\"0.005\"} 2",
+            "tollgate_upstream_request_duration_seconds_count{upstream=\"shop\"} 1",
         ] {
             assert!(text.contains(line), "{line} in {text}");
         }

@@ -180,7 +180,7 @@ fn a_renewed_certificate_under_the_same_name_is_a_change() {
     .file("gateway.key", &identity.key)
     .start();
     let ask =
-        |ca: &Ca| Request::get("/").to_tls(tollgate.addr(), "gateway.test", ca.trusting(&["http/1.1"])).try_send();
+        |ca: &Ca| Request::get("/").over_tls(tollgate.addr(), "gateway.test", ca.trusting(&["http/1.1"])).try_send();
     assert_eq!(ask(&old).expect("trusted").text(), "first");
     assert!(ask(&new).is_err());
     new.server(&["gateway.test"]).write(&tollgate.path(""), "gateway");

@@ -137,7 +137,7 @@ fn a_host_that_the_certificate_does_not_cover_is_misdirected() {
     let (first, second) = (ca.server(&["a.test", "*.a.test"]), ca.server(&["b.test"]));
     let tollgate = showing(&[("first", &first), ("second", &second)], "").start();
     let ask = |server: &str, host: &str| {
-        Request::get("/").host(host).to_tls(tollgate.addr(), server, ca.trusting(&["http/1.1"])).send()
+        Request::get("/").host(host).over_tls(tollgate.addr(), server, ca.trusting(&["http/1.1"])).send()
     };
     for (server, host, status) in [
         ("a.test", "a.test", 200),
@@ -253,7 +253,7 @@ fn garbage_instead_of_a_handshake_is_counted_and_no_error() {
     }
     assert!(tollgate.access_log().is_empty(), "there was no request");
     let config = ca.trusting(&["http/1.1"]);
-    Request::get("/").to_tls(tollgate.addr(), "gateway.test", config).send().expect(200);
+    Request::get("/").over_tls(tollgate.addr(), "gateway.test", config).send().expect(200);
 }
 
 #[test]

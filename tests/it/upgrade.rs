@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::support::jwt;
 use crate::support::process::{self, Signal};
 use crate::support::{Client, Origin, Raw, Request, Tollgate, open_to, wait, websocket};
 
@@ -58,6 +59,19 @@ fn an_upgrade_takes_the_configuration_on_disk_with_its_listeners() {
     tollgate.upgrade().succeeded();
     assert_eq!(Request::get("/").to(new).send().text(), "second");
     wait::until("the old address to be closed", || Client::try_connect(old).is_err());
+}
+
+#[test]
+fn more_sockets_than_fit_in_one_message_are_handed_over() {
+    let listeners: Vec<_> = (0..70).map(|index| format!("[listeners.number_{index}]\n")).collect();
+    let mut tollgate = Tollgate::with(&format!("{}{HERE}", listeners.concat()));
+    let old = tollgate.pid();
+    tollgate.upgrade().succeeded();
+    assert_eq!(tollgate.ended(old), 0);
+    for index in 0..70 {
+        let addr = tollgate.addr_of(&format!("number_{index}"));
+        assert_eq!(Request::get("/").to(addr).send().text(), "first", "listener {index}");
+    }
 }
 
 #[test]
@@ -295,4 +309,31 @@ fn a_connection_opened_during_the_hand_over_is_served_by_one_of_the_two() {
         upgrade.join().expect("asked").succeeded();
         assert!(served > 0);
     });
+}
+
+/// A successor has the sockets before it has its keys. It once accepted at once, and turned callers away with 503.
+#[test]
+fn while_a_successor_waits_for_its_keys_nobody_is_answered_by_it() {
+    let key = jwt::Key::es256();
+    let issuer = jwt::JwksServer::serving(&[&key]);
+    let tollgate = Tollgate::with(&format!(
+        "[auth.corporate]\ntype = \"jwt\"\nissuer = \"{}\"\naudience = [\"{}\"]\nalgorithms = [\"ES256\"]\njwks_url = \"{}\"\n\
+         [routes.main]\nauth = \"corporate\"\nrespond = {{ body = \"first\" }}\n",
+        jwt::ISSUER,
+        jwt::AUDIENCE,
+        issuer.url()
+    ));
+    let token = key.token().mint();
+    let ask = || tollgate.get("/").bearer(&token).send();
+    assert_eq!(ask().status, 200);
+    issuer.hang();
+    let refused = std::thread::scope(|scope| {
+        let upgrade = scope.spawn(|| tollgate.upgrade().failed(1));
+        while !upgrade.is_finished() {
+            assert_eq!((ask().status, tollgate.readiness()), (200, Some(200)));
+        }
+        upgrade.join().expect("ended")
+    });
+    assert!(refused.contains("corporate has no keys"), "{refused}");
+    assert_eq!(tollgate.pids().len(), 1);
 }

@@ -1,6 +1,8 @@
-//! `tollgate-load`: drills for a gateway under load, with a verdict.
+//! `tollgate-load`: drills for a gateway under load, with a verdict; and what its requests cost beside others.
 
+mod compare;
 mod drill;
+mod machine;
 
 use std::error::Error;
 use std::io::Read as _;
@@ -10,11 +12,13 @@ use std::process::ExitCode;
 use clap::Parser;
 use tollgate_load::Origin;
 
-/// Load that knows what became of each request
+/// Load that knows what became of each request, and what it cost
 #[derive(Debug, Parser)]
 enum Command {
     /// Put a gateway under load, do something to it, and say what was lost
     Drill(drill::Drill),
+    /// Compare the CPU time of each request with that of nginx and HAProxy
+    Compare(compare::Compare),
     /// Serve as an origin until standard input ends
     Origin {
         /// Where the id of each POST is written
@@ -26,6 +30,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Drill(drill) => drill.run(),
+        Command::Compare(compare) => compare.run(),
         Command::Origin { record } => serve(&record).map(|()| true),
     };
     match result {

@@ -51,11 +51,7 @@ fn matching(pattern: &Node<'_>, text: &Text<'_>) -> Vec<PathBuf> {
         pattern.problem("this is not the path of a file");
         return Vec::new();
     }
-    // The directory is no pattern, whatever characters it has.
-    let directory = beside(&pattern.source.path, "");
-    let escaped = glob::Pattern::escape(&directory.to_string_lossy());
-    let whole = if Path::new(written).is_absolute() { written.to_owned() } else { format!("{escaped}{written}") };
-    match pattern.ctx.surroundings.matching(&whole) {
+    match pattern.ctx.surroundings.matching(&from(&pattern.source.path, written)) {
         // An empty conf.d is nothing wrong; a file that is named and is not there is.
         Ok(paths) if paths.is_empty() && !written.contains(['*', '?', '[']) => {
             vec![beside(&pattern.source.path, written)]
@@ -66,6 +62,16 @@ fn matching(pattern: &Node<'_>, text: &Text<'_>) -> Vec<PathBuf> {
             Vec::new()
         }
     }
+}
+
+/// The pattern that `file` means by `written`.
+pub(super) fn from(file: &Path, written: &str) -> String {
+    if Path::new(written).is_absolute() {
+        return written.to_owned();
+    }
+    // The directory is no pattern, whatever characters it has.
+    let directory = beside(file, "");
+    format!("{}{written}", glob::Pattern::escape(&directory.to_string_lossy()))
 }
 
 fn source(pattern: &Node<'_>, text: &Text<'_>, index: usize, path: &Path) -> Option<Source> {

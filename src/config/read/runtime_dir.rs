@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::file::{MAX_FILE, beside};
+use super::file::MAX_FILE;
+use super::include;
 use super::interpolate::interpolate;
 use super::server::default_runtime_dir;
 use crate::config::Surroundings;
@@ -19,7 +20,7 @@ pub(in crate::config) fn runtime_dir(path: &Path, surroundings: &dyn Surrounding
         let patterns = root.get("include").and_then(|include| include.get_ref().as_array()).into_iter().flatten();
         let patterns = patterns.filter_map(|pattern| filled(pattern.get_ref(), surroundings));
         patterns
-            .flat_map(|pattern| surroundings.matching(&beside(path, &pattern).to_string_lossy()).unwrap_or(Vec::new()))
+            .flat_map(|pattern| surroundings.matching(&include::from(path, &pattern)).into_iter().flatten())
             .filter_map(|file| text(&file, surroundings))
             .find_map(|text| written(DeTable::parse_recoverable(&text).0.get_ref(), surroundings))
     };

@@ -50,4 +50,5 @@ enum Refused {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests own the tasks that they start")]
 mod tests;

@@ -121,7 +121,7 @@ fn read(answer: Result<Fetched, FetchError>) -> Result<(Read, Option<Duration>),
 /// `application/json`, `application/jwk-set+json` and relatives; a server that says nothing is believed.
 fn is_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(CONTENT_TYPE) else { return true };
-    let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let essence = value.to_str().unwrap_or("").split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     essence == "application/json" || essence.ends_with("+json")
 }
 

@@ -59,7 +59,7 @@ impl Request {
 
     /// Where [`Self::send`] connects to, with TLS for the name `server`, which becomes the Host as well.
     #[must_use]
-    pub(crate) fn to_tls(mut self, addr: SocketAddr, server: &str, config: Arc<ClientConfig>) -> Self {
+    pub(crate) fn over_tls(mut self, addr: SocketAddr, server: &str, config: Arc<ClientConfig>) -> Self {
         self.address = Some(Address { addr, tls: Some((server.to_owned(), config)) });
         self.host.get_or_insert_with(|| server.to_owned());
         self

@@ -249,7 +249,7 @@ impl H2Origin {
                     while let Some(Ok((request, respond))) = connection.accept().await {
                         counter.fetch_add(1, Ordering::SeqCst);
                         // How an exchange ended is the client's to judge.
-                        tokio::spawn(script(request, respond));
+                        drop(RUNTIME.spawn(script(request, respond)));
                     }
                 });
             }

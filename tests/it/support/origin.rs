@@ -87,7 +87,7 @@ impl Origin {
     /// Answers every request with its own head, as it arrived.
     pub(crate) fn echoing_heads() -> Self {
         Self::scripted(|request, connection| {
-            connection.reply(200, &[("content-type", "text/plain")], &request.text());
+            connection.reply(200, &[("content-type", "text/plain")], request.text());
         })
     }
 

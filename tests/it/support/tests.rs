@@ -92,7 +92,7 @@ fn tls_is_verified_both_ways() {
     let origin =
         Origin::scripted_tls(identity.serving(&["http/1.1"]), |_, connection| connection.reply(200, &[], "secret"));
     let ask =
-        |ca: &Ca, name: &str| Request::get("/").to_tls(origin.addr(), name, ca.trusting(&["http/1.1"])).try_send();
+        |ca: &Ca, name: &str| Request::get("/").over_tls(origin.addr(), name, ca.trusting(&["http/1.1"])).try_send();
     assert_eq!(ask(&ca, "origin.test").expect("trusted").text(), "secret");
     assert!(ask(&ca, "other.test").is_err());
     assert!(ask(&Ca::new("another"), "origin.test").is_err());

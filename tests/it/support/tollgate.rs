@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -134,7 +135,7 @@ impl Tollgate {
 
     /// The lines of the access log so far.
     pub(crate) fn access_log(&self) -> Vec<Value> {
-        let text = fs::read_to_string(self.access_log_file()).unwrap_or_default();
+        let text = so_far(&self.access_log_file());
         // The last one may be half written.
         let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
         lines.map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
@@ -159,7 +160,7 @@ impl Tollgate {
 
     /// What all processes have written to standard error.
     pub(crate) fn stderr(&self) -> String {
-        fs::read_to_string(self.path("stderr.log")).unwrap_or_default()
+        so_far(&self.path("stderr.log"))
     }
 
     /// A file beside the configuration.
@@ -344,17 +345,21 @@ impl Prepared {
         process::adopt_orphans();
         for _ in 1..STARTS {
             match self.start_once() {
-                Err((output, again)) if output.stderr.contains("in use") => {
+                Ok(tollgate) => return Ok(tollgate),
+                Err(failure) => {
+                    let (output, again) = *failure;
+                    if !output.stderr.contains("in use") {
+                        return Err(output);
+                    }
                     eprintln!("a port was taken before the gateway could have it: {}", output.stderr);
                     self = again;
                 }
-                result => return result.map_err(|(output, _)| output),
             }
         }
-        self.start_once().map_err(|(output, _)| output)
+        self.start_once().map_err(|failure| failure.0)
     }
 
-    fn start_once(self) -> Result<Tollgate, (Output, Self)> {
+    fn start_once(self) -> Result<Tollgate, Box<(Output, Self)>> {
         let completed = complete(&self.text, self.directory.path());
         let file = self.directory.path().join("tollgate.toml");
         fs::write(&file, &completed.text).expect("written");
@@ -387,12 +392,12 @@ impl Prepared {
             None => (tollgate.readiness() == Some(200)).then_some(None),
         });
         let Some(code) = ended else { return Ok(tollgate) };
-        let read = |name: &str| fs::read_to_string(tollgate.path(name)).unwrap_or_default();
+        let read = |name: &str| so_far(&tollgate.path(name));
         let output = Output { code: Some(code), stdout: read("stdout.log"), stderr: read("stderr.log") };
         // What was prepared goes back; the directory outlives this attempt.
         let fresh = TempDir::new().expect("a directory");
         let directory = std::mem::replace(&mut tollgate.directory, fresh);
-        Err((output, Self { directory, text, environment }))
+        Err(Box::new((output, Self { directory, text, environment })))
     }
 }
 
@@ -497,6 +502,15 @@ impl Ports {
 /// The binary under a name of its own, so that a test can put another in its place.
 fn link(program: &Path) {
     fs::hard_link(process::BINARY, program).or_else(|_| fs::copy(process::BINARY, program).map(drop)).expect("a copy");
+}
+
+/// A log as far as it is written; one that nobody has opened yet is empty.
+fn so_far(file: &Path) -> String {
+    match fs::read(file) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+        Err(error) => panic!("{}: {error}", file.display()),
+    }
 }
 
 fn replace(file: &Path, text: &str) {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use tollgate_load::Tls;
 
 use super::Failure;
+use crate::machine;
 
 /// The name in the certificate.
 const NAME: &str = "gateway.test";
@@ -80,7 +81,7 @@ impl Gateway {
     pub(super) fn start(binary: &Path, services: &[Service]) -> Result<Self, Failure> {
         let directory = tempfile::Builder::new().prefix("tollgate-drill-").tempdir()?;
         let path = directory.path();
-        let [http, https, admin] = free_addresses()?;
+        let [http, https, admin] = machine::free_addresses()?;
         let certified = rcgen::generate_simple_self_signed([NAME.to_owned()])?;
         fs::write(path.join("gateway.pem"), certified.cert.pem())?;
         fs::write(path.join("gateway.key"), certified.signing_key.serialize_pem())?;
@@ -253,11 +254,4 @@ fn wait(what: &str, mut condition: impl FnMut() -> bool) -> Result<(), Failure> 
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
-}
-
-/// Addresses that are free now.
-fn free_addresses<const N: usize>() -> Result<[SocketAddr; N], Failure> {
-    let listeners: Vec<_> = (0..N).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<_, _>>()?;
-    let addresses: Vec<_> = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
-    addresses.try_into().map_err(|_| "another number of addresses".into())
 }

@@ -10,9 +10,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use serde_json::json;
 
 use self::scenario::Scenario;
-use self::verdict::Machine;
+use crate::machine::{self, Machine};
 
 /// What ends a drill before it has a verdict.
 type Failure = Box<dyn Error>;
@@ -50,8 +51,9 @@ impl Drill {
             println!("{verdict}");
             verdicts.push(verdict);
         }
-        let file = verdict::write(&self.results, &machine, &verdicts)?;
         let held = verdicts.iter().all(verdict::Verdict::holds);
+        let results = json!({ "machine": machine, "held": held, "drills": verdicts });
+        let file = machine::write(&self.results, "drill", &results)?;
         println!("\n{} (results: {})", if held { "EVERYTHING HELD" } else { "SOMETHING WAS LOST" }, file.display());
         Ok(held)
     }

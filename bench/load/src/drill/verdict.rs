@@ -1,16 +1,10 @@
 //! What a drill has shown, for people and for machines.
 
 use std::fmt;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
-use serde_json::json;
 use tollgate_load::Report;
 
-use super::Failure;
 use super::peers::Opinion;
 
 /// Something that was done to the gateway.
@@ -77,53 +71,4 @@ impl fmt::Display for Verdict {
             self.panics
         )
     }
-}
-
-/// Where it was measured.
-#[derive(Debug, Serialize)]
-pub(super) struct Machine {
-    commit: String,
-    date: String,
-    kernel: String,
-    cpu: String,
-    cores: usize,
-}
-
-impl Machine {
-    pub(super) fn read() -> Self {
-        let said = |program: &str, arguments: &[&str]| {
-            let output = Command::new(program).args(arguments).output().ok().filter(|output| output.status.success());
-            output.map_or_else(
-                || "unknown".to_owned(),
-                |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-            )
-        };
-        let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|(_, name)| name);
-        Self {
-            commit: said("git", &["describe", "--always", "--dirty"]),
-            date: said("date", &["--utc", "+%Y-%m-%dT%H:%M:%SZ"]),
-            kernel: said("uname", &["-sr"]),
-            cpu: cpu.unwrap_or("unknown").to_owned(),
-            cores: std::thread::available_parallelism().map_or(0, usize::from),
-        }
-    }
-}
-
-impl fmt::Display for Machine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { commit, date, kernel, cpu, cores } = self;
-        write!(f, "commit {commit}, {date}, {cores} cores of {cpu}, {kernel}")
-    }
-}
-
-/// Writes everything as JSON, and says where.
-pub(super) fn write(directory: &Path, machine: &Machine, verdicts: &[Verdict]) -> Result<PathBuf, Failure> {
-    fs::create_dir_all(directory)?;
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    let file = directory.join(format!("drill-{seconds}.json"));
-    let held = verdicts.iter().all(Verdict::holds);
-    let text = serde_json::to_string_pretty(&json!({ "machine": machine, "held": held, "drills": verdicts }))?;
-    fs::write(&file, text + "\n")?;
-    Ok(file)
 }

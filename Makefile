@@ -1,0 +1,72 @@
+# The one interface: people, packagers and CI call the same recipes.
+
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check fmt clippy doc deny conf bench load clean
+
+CARGO ?= cargo
+# Seconds of load for each drill of `make load`, and rounds of `make bench`.
+SECONDS_OF_LOAD ?= 60
+ROUNDS ?= 5
+TOLLGATE := target/debug/tollgate
+RELEASE := target/release/tollgate
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin
+
+help: ## Say what there is to do
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what is missing: cmake, a C compiler, rustfmt, clippy
+	@scripts/setup.sh check
+
+demo: ## Build, and try everything at once: services, an issuer, and a gateway in front of them
+	@scripts/setup.sh build
+	$(CARGO) build --locked --bin tollgate
+	@$(TOLLGATE) demo $(ARGS)
+
+test: ## Run every test, through the real binary and real sockets
+	@scripts/setup.sh build
+	@if $(CARGO) nextest --version > /dev/null 2>&1; then \
+		set -x; $(CARGO) nextest run --workspace --locked $(ARGS); \
+	else \
+		set -x; $(CARGO) test --workspace --locked $(ARGS); \
+	fi
+
+check: fmt clippy doc conf deny ## Check formatting, lints, docs, every configuration file, and dependencies
+
+fmt:
+	$(CARGO) fmt --all --check
+
+clippy:
+	@scripts/setup.sh check
+	@if $(CARGO) clippy --version > /dev/null 2>&1; then \
+		set -x; $(CARGO) clippy --workspace --all-targets --locked -- -D warnings; \
+	fi
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
+
+# Files that others include, or that hold keys, stand in directories called files or conf.d.
+conf:
+	@scripts/setup.sh build
+	$(CARGO) build --locked --bin tollgate
+	@find conf -name '*.toml' -not -path '*/files/*' -not -path '*/conf.d/*' -print0 | sort -z | \
+		xargs -0 -n 1 $(TOLLGATE) check -c
+
+deny:
+	@scripts/deny.sh
+
+bench: ## Compare the CPU time of each request with that of nginx and HAProxy, side by side
+	@scripts/setup.sh bench
+	$(CARGO) build --release --locked --bin tollgate
+	$(CARGO) build --locked -p tollgate-load
+	target/debug/tollgate-load compare --tollgate $(RELEASE) --rounds $(ROUNDS) $(ARGS)
+
+load: ## Hand over, reload, crash and kill under load, and count what was lost
+	@scripts/setup.sh bench
+	$(CARGO) build --release --locked --bin tollgate
+	$(CARGO) build --locked -p tollgate-load
+	target/debug/tollgate-load drill --tollgate $(RELEASE) --for $(SECONDS_OF_LOAD) $(ARGS)
+
+clean: ## Remove everything that was built
+	$(CARGO) clean

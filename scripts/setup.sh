@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Installs what a recipe of the Makefile needs and the machine lacks. Says plainly what it cannot do.
+#   scripts/setup.sh build     cmake and a C compiler, for the cryptography, the allocator and zlib
+#   scripts/setup.sh check     the same, rustfmt and clippy
+#   scripts/setup.sh ci        the same, and curl
+#   scripts/setup.sh bench     what `build` needs, wrk, nginx and HAProxy
+set -euo pipefail
+
+say() { printf '%s\n' "$*" >&2; }
+
+# The program that shows whether a package is there, and the package.
+build="cmake:cmake cc:gcc c++:g++ make:make"
+case "${1:-build}" in
+    build | check) wanted=$build ;;
+    ci) wanted="$build curl:curl" ;;
+    bench) wanted="$build wrk:wrk nginx:nginx-light haproxy:haproxy taskset:util-linux" ;;
+    *) say "usage: $0 build|check|ci|bench"; exit 2 ;;
+esac
+
+missing=()
+for pair in $wanted; do
+    # nginx and HAProxy stand where only root's PATH looks.
+    PATH="$PATH:/usr/sbin" command -v "${pair%%:*}" > /dev/null || missing+=("${pair##*:}")
+done
+
+if ((${#missing[@]})); then
+    say "missing: ${missing[*]}"
+    if ! command -v apt-get > /dev/null; then
+        say "This script knows apt-get alone, and there is none here: install them with your package manager."
+        exit 1
+    fi
+    root=()
+    if (($(id -u) != 0)); then
+        if ! command -v sudo > /dev/null; then
+            say "Installing needs root, and there is no sudo: run as root: apt-get install ${missing[*]}"
+            exit 1
+        fi
+        root=(sudo)
+    fi
+    # Services that a package starts by itself would take ports of ours.
+    install() {
+        "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$@"
+    }
+    install "${missing[@]}" || { "${root[@]}" apt-get update; install "${missing[@]}"; }
+fi
+
+if ! command -v cargo > /dev/null; then
+    say "There is no cargo: install Rust first (https://rustup.rs, or your package manager; the version stands in Cargo.toml)."
+    exit 1
+fi
+
+case "${1:-build}" in
+    check | ci)
+        for component in fmt:rustfmt clippy:clippy; do
+            cargo "${component%%:*}" --version > /dev/null 2>&1 && continue
+            if ! rustup component add "${component##*:}"; then
+                say "############################################################"
+                say "# ${component##*:} is missing and cannot be installed: this part of the check is SKIPPED"
+                say "############################################################"
+                [[ -z ${CI:-} ]] || exit 1
+            fi
+        done
+        ;;
+esac

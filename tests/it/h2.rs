@@ -1,0 +1,234 @@
+//! HTTP/2 towards clients: the same strictness as for HTTP/1, and what is h2's own.
+
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+
+use super::support::certs::Ca;
+use super::support::h2::H2Client;
+use super::support::process::Signal;
+use super::support::{Origin, Request, Tollgate, wait};
+
+struct Site {
+    tollgate: Tollgate,
+    trusting: Arc<ClientConfig>,
+}
+
+impl Site {
+    fn client(&self) -> H2Client {
+        H2Client::connect_tls(self.tollgate.addr(), "a.example", Arc::clone(&self.trusting))
+    }
+}
+
+fn before(origin: &Origin, listener: &str, more: &str) -> Site {
+    let ca = Ca::new("ca");
+    let site = ca.server(&["a.example"]);
+    let tollgate = Tollgate::prepared(&format!(
+        r#"
+            [listeners.https]
+            tls = {{ certificates = [{{ cert_file = "site.pem", key_file = "site.key" }}] }}
+            {listener}
+            [upstreams.app]
+            endpoints = ["{}"]
+            [routes.all]
+            auth = "none"
+            upstream = "app"
+            {more}
+        "#,
+        origin.addr()
+    ))
+    .file("site.pem", &site.cert)
+    .file("site.key", &site.key)
+    .start();
+    Site { tollgate, trusting: ca.trusting(&["h2", "http/1.1"]) }
+}
+
+#[test]
+fn many_requests_share_a_connection() {
+    let origin = Origin::scripted(|request, connection| {
+        connection.reply(200, &[], format!("{} {}", request.target, String::from_utf8_lossy(&request.body)));
+    });
+    let site = before(&origin, "", "");
+    let mut client = site.client();
+    let requests: Vec<_> = (0..50).map(|n| Request::new("POST", &format!("/{n}")).body(format!("body {n}"))).collect();
+    for (n, request) in requests.iter().enumerate() {
+        assert_eq!(client.send(request).expect(200).text(), format!("/{n} body {n}"));
+    }
+    site.tollgate.wait_for_metric("tollgate_connections_total{listener=\"https\",result=\"accepted\"}", 1.0);
+}
+
+#[test]
+fn an_origin_sees_one_host_one_cookie_and_no_words_of_h2() {
+    let origin = Origin::echoing_heads();
+    let site = before(&origin, "", "");
+    let request = Request::get("/a/../b?c").header("cookie", "a=1").header("cookie", "b=2").header("cookie", "c=3");
+    site.client().send(&request.header("te", "trailers")).expect(200);
+    let head = origin.request();
+    assert_eq!((head.target.as_str(), head.version.as_str()), ("/b?c", "HTTP/1.1"));
+    assert_eq!(head.headers.all("host"), ["a.example"]);
+    assert_eq!(head.headers.all("cookie"), ["a=1; b=2; c=3"]);
+    assert_eq!(head.header("x-forwarded-proto"), Some("https"));
+    assert_eq!(head.header("x-forwarded-host"), Some("a.example"));
+    assert_eq!(head.header("te"), None);
+}
+
+/// cloudflare/pingora#935: an empty DATA frame at the end of a body must not become a second last chunk, which the
+/// next request on the origin's connection would begin with.
+#[test]
+fn a_body_that_ends_in_an_empty_frame_ends_once() {
+    let origin = Origin::echoing_bodies();
+    let site = before(&origin, "", "");
+    let mut client = site.client();
+    for _ in 0..20 {
+        let mut exchange = client.begin(&Request::new("POST", "/"), false).expect("begun");
+        exchange.send("body").expect("sent");
+        exchange.send_last("").expect("sent");
+        assert_eq!(exchange.finish().expect("an answer").expect(200).text(), "body");
+    }
+    assert_eq!(origin.connections(), 1, "the origin's connection stays in step");
+}
+
+#[test]
+fn heads_that_h2_allows_and_we_do_not_are_refused() {
+    let origin = Origin::replying("secret");
+    let site = before(&origin, "max_headers = 10", "");
+    let mut client = site.client();
+    let many = (0..11).fold(Request::get("/"), |request, n| request.header(&format!("a{n}"), "x"));
+    let cookies = (0..20).fold(Request::get("/"), |request, _| request.header("cookie", "a=1"));
+    assert_eq!(client.send(&many).expect(431).json()["reason"], "too_many_headers");
+    assert_eq!(client.send(&cookies).status(), 200);
+    assert!(client.try_send(&Request::get("/").header("content-length", "0, 0")).is_err());
+    assert_eq!(client.send(&Request::get("/a%2fb")).expect(400).json()["reason"], "bad_path");
+    assert_eq!(client.send(&Request::get("/").host("b.example")).expect(421).json()["reason"], "misdirected");
+    assert_eq!(client.send(&Request::get("/").header("host", "b.example")).status(), 400);
+    assert_eq!(client.send(&Request::get("/")).status(), 200, "the connection goes on");
+    assert_eq!(origin.hits(), 2);
+    site.tollgate.wait_for_metric("tollgate_refused_total{listener=\"https\",reason=\"too_many_headers\"}", 1.0);
+}
+
+#[test]
+fn a_head_larger_than_allowed_is_refused() {
+    let origin = Origin::replying("secret");
+    let site = before(&origin, "max_header_bytes = \"1KiB\"", "");
+    let large = Request::get("/").header("a", &"x".repeat(2000));
+    match site.client().try_send(&large) {
+        Ok(response) => assert_eq!(response.status(), 431),
+        Err(error) => assert!(error.is_reset() || error.is_go_away(), "{error}"),
+    }
+    assert_eq!(origin.hits(), 0);
+}
+
+#[test]
+fn a_body_that_is_not_as_long_as_announced_is_an_error() {
+    let origin = Origin::echoing_bodies();
+    let site = before(&origin, "", "");
+    let mut client = site.client();
+    for (announced, sent) in [("10", "short"), ("3", "too long")] {
+        let mut exchange =
+            client.begin(&Request::new("POST", "/").header("content-length", announced), false).expect("begun");
+        let _ = exchange.send_last(sent);
+        let answer = exchange.finish();
+        assert!(answer.as_ref().map_or(true, |answer| answer.status() >= 400), "{announced}: {answer:?}");
+    }
+    assert!(origin.requests().is_empty());
+    assert_eq!(client.send(&Request::new("POST", "/").body("x")).text(), "x");
+}
+
+#[test]
+fn identity_headers_of_an_h2_client_are_removed() {
+    let origin = Origin::echoing_heads();
+    let auth = r#"
+        [auth.corporate]
+        type = "jwt"
+        issuer = "https://id.example"
+        audience = ["app"]
+        algorithms = ["HS256"]
+        secret = "a secret that is long enough for it"
+        identity_headers = { x-auth-subject = "sub" }
+    "#;
+    let site = before(&origin, "", auth);
+    let request = Request::get("/").header("x-auth-subject", "root").header("x_auth_subject", "root");
+    let head = site.client().send(&request).expect(200).text();
+    assert!(!head.contains("root"), "{head}");
+}
+
+#[test]
+fn a_body_beyond_the_limit_is_refused() {
+    let origin = Origin::echoing_bodies();
+    let site = before(&origin, "", "max_body = \"10B\"");
+    let mut client = site.client();
+    assert_eq!(client.send(&Request::new("POST", "/").body("0123456789")).status(), 200);
+    assert_eq!(client.send(&Request::new("POST", "/").body("0123456789a")).status(), 413);
+    assert_eq!(client.send(&Request::get("/")).status(), 200);
+}
+
+#[test]
+fn a_client_that_stops_sending_its_body_does_not_stay_for_ever() {
+    let origin = Origin::echoing_bodies();
+    let site = before(&origin, "", "timeout = \"500ms\"");
+    let mut client = site.client();
+    let mut exchange = client.begin(&Request::new("POST", "/stalled"), false).expect("begun");
+    exchange.send("half").expect("sent");
+    match exchange.finish() {
+        Ok(response) => assert_eq!(response.expect(408).json()["reason"], "client_timeout"),
+        Err(error) => assert!(error.is_reset(), "{error}"),
+    }
+    let line = site.tollgate.logged_where("its line", |line| line["path"] == "/stalled");
+    assert_eq!(line["reason"], "client_timeout");
+    assert_eq!(client.get("/").status(), 200, "the connection goes on");
+}
+
+#[test]
+fn a_drain_tells_h2_clients_and_finishes_what_they_began() {
+    let (sender, go) = std::sync::mpsc::channel::<()>();
+    let go = std::sync::Mutex::new(go);
+    let origin = Origin::scripted(move |_, connection| {
+        let _ = go.lock().expect("one user").recv();
+        connection.reply(200, &[], "finished");
+    });
+    let mut site = before(&origin, "", "");
+    let mut client = site.client();
+    let exchange = client.begin(&Request::get("/"), true).expect("begun");
+    wait::until("the request to arrive", || origin.hits() == 1);
+    let pid = site.tollgate.pid();
+    site.tollgate.signal(Signal::TERM);
+    wait::until("the drain to begin", || site.tollgate.stderr().contains("draining"));
+    sender.send(()).expect("a script that waits");
+    assert_eq!(exchange.finish().expect("an answer").text(), "finished");
+    client.closed().expect("a goodbye, not an error");
+    assert_eq!(site.tollgate.ended(pid), 0);
+}
+
+#[test]
+fn a_client_without_h2_is_served_on_the_same_listener() {
+    let origin = Origin::replying("ok");
+    let site = before(&origin, "", "");
+    let ask = |protocols: &[&str]| {
+        let mut config = ClientConfig::clone(&site.trusting);
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        Request::get("/").over_tls(site.tollgate.addr(), "a.example", Arc::new(config)).send().text()
+    };
+    assert_eq!(ask(&["http/1.1"]), "ok");
+    assert_eq!(ask(&[]), "ok");
+}
+
+#[test]
+fn a_client_of_a_protocol_that_is_not_spoken_is_let_go_and_counted() {
+    let origin = Origin::replying("ok");
+    let site = before(&origin, "protocols = [\"h2\"]", "");
+    let mut config = ClientConfig::clone(&site.trusting);
+    config.alpn_protocols = Vec::new();
+    let request = Request::get("/").over_tls(site.tollgate.addr(), "a.example", Arc::new(config));
+    assert!(request.try_send().is_err());
+    site.tollgate.wait_for_metric("tollgate_refused_total{listener=\"https\",reason=\"unsupported\"}", 1.0);
+}
+
+#[test]
+fn a_handshake_that_fails_is_counted_and_costs_nobody_else() {
+    let origin = Origin::replying("ok");
+    let site = before(&origin, "", "");
+    let answer = super::support::raw::exchange(site.tollgate.addr(), "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(!answer.contains("HTTP/1.1 200"), "{answer}");
+    site.tollgate.wait_for_metric("tollgate_refused_total{listener=\"https\",reason=\"tls_handshake\"}", 1.0);
+    assert_eq!(site.client().get("/").text(), "ok");
+}
