@@ -166,8 +166,7 @@ fn split_target(raw: &[u8]) -> (&[u8], Option<&[u8]>) {
 /// A host that the certificate shown does not cover belongs to another connection (RFC 9110 section 15.5.20).
 pub(super) fn misdirected(ctx: &RequestCtx) -> Option<Reply> {
     let tls = ctx.connection.as_ref()?.tls.as_ref()?;
-    // A client that sent no name has not chosen a certificate, and was shown the default one.
-    tls.sni.as_ref()?;
+    // A client that sent no server name was shown the default certificate, and is held to that one.
     // A client of HTTP/1.0 may name no host at all.
     (!ctx.target.host.is_empty() && !tls.covers(&ctx.target.host))
         .then(|| Reply::problem(Reason::Misdirected, "This connection's certificate is not for that host."))

@@ -156,6 +156,7 @@ fn each_room_counts_under_the_names_of_the_configuration() {
         ("tollgate_upstream_requests_total{upstream=\"orders\",result=\"answered\"}", 6.0),
         ("tollgate_upstream_requests_total{upstream=\"gone\",result=\"connect_failed\"}", 1.0),
         ("tollgate_endpoint_requests_in_flight{}", 0.0),
+        ("tollgate_upstream_request_duration_seconds_count{upstream=\"orders\"}", 6.0),
         ("tollgate_config_generation", 1.0),
         ("tollgate_access_log_dropped_total", 0.0),
         ("tollgate_build_info", 1.0),

@@ -160,11 +160,11 @@ fn a_host_that_the_certificate_does_not_cover_is_misdirected() {
     let mut client = H2Client::connect_tls(tollgate.addr(), "a.test", ca.trusting(&["h2"]));
     assert_eq!(client.send(&Request::get("/").host("b.test")).status(), 421);
     assert_eq!(client.send(&Request::get("/").host("x.a.test")).status(), 200, "the connection goes on");
-    // Who sends no name has not chosen a certificate either.
+    // Who sends no server name is held to the default certificate, which is that of a.test.
     let mut wire = Wire::connect_tls(tollgate.addr(), "127.0.0.1", onlooker(&[], &[&TLS13])).expect("connected");
     wire.send("GET / HTTP/1.1\r\nhost: b.test\r\nconnection: close\r\n\r\n").expect("sent");
     let response = crate::support::message::read_response(&mut wire.reader, "GET").expect("answered");
-    assert_eq!(response.status(), 200);
+    assert_eq!(response.status(), 421);
 }
 
 #[test]
