@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use http::header::{REFERER, USER_AGENT};
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use pingora_proxy::Session;
 
 use super::ctx::RequestCtx;
@@ -129,11 +129,16 @@ fn record(
         attempts: if asked { ctx.attempt.tried.len() + 1 } else { 0 },
         reason: reason.map(Reason::name),
         auth: ctx.passage.identity.as_ref().map(|identity| identity.auth.clone()),
-        user_agent: seen.headers.get(USER_AGENT).cloned(),
-        referer: seen.headers.get(REFERER).filter(|_| wants_referer(snapshot)).cloned(),
+        user_agent: seen.headers.get(USER_AGENT).and_then(alone),
+        referer: seen.headers.get(REFERER).filter(|_| wants_referer(snapshot)).and_then(alone),
         generation: snapshot.generation,
         extra: extra(ctx, snapshot, seen),
     }
+}
+
+/// A copy of its own: as it came it would keep the whole head in memory for as long as its line waits.
+fn alone(value: &HeaderValue) -> Option<HeaderValue> {
+    HeaderValue::from_bytes(value.as_bytes()).ok()
 }
 
 /// The combined format alone has a place for it.

@@ -1,6 +1,7 @@
 //! What is known of one finished request.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, StatusCode, Version};
@@ -48,7 +49,7 @@ pub struct Record {
     /// The upstream, if one was asked
     pub upstream: Option<Name>,
     /// The last endpoint asked
-    pub endpoint: Option<std::sync::Arc<str>>,
+    pub endpoint: Option<Arc<str>>,
     /// How many endpoints were asked
     pub attempts: u32,
     /// Why it did not go as usual
@@ -63,6 +64,21 @@ pub struct Record {
     pub generation: u64,
     /// What the operator asks for besides: name and value
     pub extra: Vec<(String, String)>,
+}
+
+impl Record {
+    /// What it takes in memory, about: most of it is of the client's choice.
+    pub(super) fn weight(&self) -> usize {
+        let header = |value: &Option<HeaderValue>| value.as_ref().map_or(0, HeaderValue::len);
+        let extra: usize = self.extra.iter().map(|(name, value)| name.len() + value.len()).sum();
+        size_of::<Self>()
+            + self.host.len()
+            + self.path.len()
+            + self.query.as_ref().map_or(0, String::len)
+            + header(&self.user_agent)
+            + header(&self.referer)
+            + extra
+    }
 }
 
 /// The TLS of a connection, in a record.
