@@ -1,5 +1,6 @@
 //! The end of a request: its one record, and what is counted of it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::{REFERER, USER_AGENT};
@@ -133,6 +134,7 @@ fn record(
         referer: seen.headers.get(REFERER).filter(|_| wants_referer(snapshot)).and_then(alone),
         generation: snapshot.generation,
         extra: extra(ctx, snapshot, seen),
+        token_parameters: Arc::clone(&snapshot.token_parameters),
     }
 }
 

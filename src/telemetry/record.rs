@@ -64,6 +64,8 @@ pub struct Record {
     pub generation: u64,
     /// What the operator asks for besides: name and value
     pub extra: Vec<(String, String)>,
+    /// Query parameters in which this configuration looks for tokens: masked when it is rendered
+    pub token_parameters: Arc<[String]>,
 }
 
 impl Record {

@@ -13,6 +13,7 @@ mod h2; // the same by HTTP/2, and what only HTTP/2 has
 mod faults;
 mod forwarding; // what the upstream is told: addresses, hosts, ids, and nothing a client made up
 mod retry; // what is sent again, and what never is
+mod secrets; // what proves who calls stands in no log
 mod streams; // WebSocket, server-sent events, gRPC // upstreams that break, clients that dawdle, resources that run out
 
 mod drain; // leaving without losing anybody
