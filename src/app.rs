@@ -138,12 +138,7 @@ fn start(
     let (drain, status) = (Drain::new(), Arc::new(Status::new()));
     let conf = server_conf(&config);
     let mut server = Server::new_with_opt_and_conf(None, conf);
-    let proxy = Proxy {
-        live: Arc::clone(&live),
-        drain: drain.clone(),
-        metrics: Arc::clone(&tools.metrics),
-        access_log: access_log.clone(),
-    };
+    let proxy = Proxy { live: Arc::clone(&live), drain: drain.clone(), access_log: access_log.clone() };
     let proxy = Arc::new(pingora_proxy::http_proxy(&server.configuration, proxy));
     let capacity = Arc::new(Semaphore::new(config.server.max_connections));
     let listening = listening.into_iter().map(|(name, socket)| {

@@ -76,6 +76,8 @@ pub struct Attempts {
     pub lease: Option<Lease>,
     /// When the last one began
     pub began: Option<Instant>,
+    /// How many have been made
+    pub count: u32,
     /// Where the last attempt went
     pub endpoint: Option<Arc<str>>,
     /// The whole exchange must be over by then; a stream's head

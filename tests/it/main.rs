@@ -17,7 +17,6 @@ mod limit; // how much: exact, and paid for only by what passed
 mod retry; // what is sent again, and what never is
 mod routing; // which route takes a request, and what becomes of it
 mod streams; // WebSocket, server-sent events, gRPC
-mod telemetry; // what is left of a request: its numbers, and its one line
 mod tls; // who is shown which certificate, and whose is believed
 mod upstream; // where requests go, and who is fit to take them
 
@@ -32,3 +31,4 @@ mod zero_loss; // all of it under load, with the fate of each request
 // Those who look at it.
 mod admin; // what an operator sees: probes, metrics, the status page, across reloads and upgrades
 mod demo; // `tollgate demo`, as a newcomer uses it
+mod telemetry; // what is left of a request: its numbers, and its one line
