@@ -7,6 +7,8 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY src src
 COPY tests tests
+# A member of the workspace, though nothing of it is built here.
+COPY bench/load bench/load
 RUN cargo build --release --locked --bin tollgate
 
 FROM debian:bookworm-slim

@@ -115,7 +115,7 @@ fn start(
     snapshot.generation += predecessor.as_ref().map_or(0, Predecessor::generation);
     let config = snapshot.config.clone();
     let launcher =
-        Launcher::of_this_process().map_err(|error| other(format!("this program cannot be found: {error}")))?;
+        Launcher::of_this_process(file).map_err(|error| other(format!("this program cannot be found: {error}")))?;
     let access_log = AccessLog::start(&config.log.access)
         .map_err(|error| other(format!("log.access.output cannot be written: {error}")))?;
 
@@ -138,12 +138,7 @@ fn start(
     let (drain, status) = (Drain::new(), Arc::new(Status::new()));
     let conf = server_conf(&config);
     let mut server = Server::new_with_opt_and_conf(None, conf);
-    let proxy = Proxy {
-        live: Arc::clone(&live),
-        drain: drain.clone(),
-        metrics: Arc::clone(&tools.metrics),
-        access_log: access_log.clone(),
-    };
+    let proxy = Proxy { live: Arc::clone(&live), drain: drain.clone(), access_log: access_log.clone() };
     let proxy = Arc::new(pingora_proxy::http_proxy(&server.configuration, proxy));
     let capacity = Arc::new(Semaphore::new(config.server.max_connections));
     let listening = listening.into_iter().map(|(name, socket)| {

@@ -99,7 +99,10 @@ impl Reply {
                 HeaderValue::from_str(&value).expect("error types and reason names are tokens"),
             );
         }
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        // It would be an error with the first (RFC 9110 section 8.6), and with the second say that what is there is empty.
+        if !matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        }
         (headers, body)
     }
 
@@ -136,6 +139,15 @@ mod tests {
         assert_eq!(document["request_id"], "abc");
         assert_eq!(headers["proxy-status"], "tollgate; error=destination_not_found; details=\"no_route\"");
         assert_eq!(headers["content-length"], body.len().to_string());
+    }
+
+    #[test]
+    fn an_answer_that_cannot_have_a_body_says_nothing_of_its_length() {
+        for (status, has_length) in [(204, false), (304, false), (205, true), (200, true)] {
+            let status = StatusCode::from_u16(status).expect("three digits");
+            let reply = Reply::content(Reason::Responded, status, HeaderValue::from_static("text/plain"), "");
+            assert_eq!(reply.render("abc").0.contains_key(CONTENT_LENGTH), has_length, "{status}");
+        }
     }
 
     #[test]

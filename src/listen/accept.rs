@@ -27,7 +27,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
 /// How long the drain waits for those whom the kernel has accepted already when the cap leaves no place for them.
-const LAST_IN_QUEUE: Duration = Duration::from_secs(3);
+const LAST_IN_QUEUE: Duration = Duration::from_secs(5);
 
 /// Accepts until the drain begins, and then whoever is in the kernel's queue already: nobody else would answer them.
 /// Several of these may share one socket.

@@ -29,8 +29,6 @@ pub(super) struct Head {
     pub(super) body: Body,
     /// The client asks to speak another protocol afterwards
     pub(super) upgrade: bool,
-    /// HTTP/1.0
-    pub http10: bool,
 }
 
 /// Where a request's body ends (RFC 9112 section 6.3).
@@ -256,7 +254,7 @@ impl Fields<'_> {
             (true, None) => Body::Chunked,
             (false, length) => Body::Length(length.unwrap_or(0)),
         };
-        Ok(Head { len, body, upgrade: self.upgrade && self.connection_upgrade && !http10, http10 })
+        Ok(Head { len, body, upgrade: self.upgrade && self.connection_upgrade && !http10 })
     }
 }
 
@@ -298,7 +296,7 @@ mod tests {
     #[test]
     fn a_plain_request_has_no_body() {
         let head = read("GET /x?y HTTP/1.1\r\nHost: a\r\n\r\nrest").expect("valid").expect("complete");
-        assert_eq!(head, Head { len: 30, body: Body::Length(0), upgrade: false, http10: false });
+        assert_eq!(head, Head { len: 30, body: Body::Length(0), upgrade: false });
     }
 
     #[test]

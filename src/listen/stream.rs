@@ -139,8 +139,10 @@ impl Stream {
         Poll::Ready(Ok(read.filled().len()))
     }
 
-    /// The current message is over; gives back buffers that an idle connection need not hold.
+    /// The current message is over, and with it its bounds; gives back buffers that an idle connection need not hold.
     pub(super) fn rest(&mut self) {
+        self.connection.deadline.lift();
+        self.connection.end_with_client(false);
         self.given = 0;
         self.upgrade = false;
         if self.input.is_empty() {
@@ -159,8 +161,6 @@ impl Stream {
     /// # Errors
     /// The first bytes of a chunked body already violate the coding.
     pub(super) fn begin(&mut self, head: &Head) -> io::Result<()> {
-        self.connection.deadline.lift();
-        self.connection.end_with_client(false);
         self.progress = Progress::new(head.body);
         self.upgrade = head.upgrade;
         let body = self.progress.advance(&self.input[head.len..]).map_err(|_| broken_coding())?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
@@ -69,6 +69,10 @@ pub(super) fn clean(response: &mut ResponseHeader) {
     for name in ["keep-alive", "proxy-connection"] {
         response.remove_header(name);
     }
+    // What a server would rather speak is its own affair, unless it insists.
+    if response.status != StatusCode::UPGRADE_REQUIRED {
+        response.remove_header(&UPGRADE);
+    }
     if response.status == StatusCode::NO_CONTENT {
         response.remove_header(&CONTENT_LENGTH);
         response.remove_header(&TRANSFER_ENCODING);
@@ -122,5 +126,44 @@ pub(super) fn reason_once_begun(reason: Reason) -> Reason {
     match reason {
         Reason::UpstreamReset | Reason::UpstreamProtocol | Reason::UpstreamTimeout => Reason::ResponseIncomplete,
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cleaned(status: u16, fields: &[(&'static str, &'static str)]) -> Vec<String> {
+        let mut response = ResponseHeader::build(status, None).expect("a status");
+        for (name, value) in fields {
+            response.append_header(*name, *value).expect("a field");
+        }
+        clean(&mut response);
+        response.headers.keys().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_belongs_to_the_upstreams_connection_stays_there() {
+        let fields = [("connection", "close, X-Hop , etag"), ("x-hop", "1"), ("keep-alive", "5"), ("upgrade", "h2c")];
+        assert_eq!(cleaned(200, &fields), ["connection"]);
+    }
+
+    #[test]
+    fn a_connection_field_cannot_take_framing_away() {
+        let fields = [("connection", "content-length, transfer-encoding"), ("content-length", "5")];
+        assert_eq!(cleaned(200, &fields), ["connection", "content-length"]);
+    }
+
+    #[test]
+    fn framing_goes_where_there_is_no_body() {
+        assert_eq!(cleaned(204, &[("content-length", "5"), ("transfer-encoding", "chunked")]), [""; 0]);
+        assert_eq!(cleaned(304, &[("content-length", "5")]), ["content-length"]);
+        assert_eq!(cleaned(426, &[("upgrade", "websocket")]), ["upgrade"]);
+    }
+
+    #[test]
+    fn only_what_the_upstream_did_makes_a_response_incomplete() {
+        assert_eq!(reason_once_begun(Reason::UpstreamReset), Reason::ResponseIncomplete);
+        assert_eq!(reason_once_begun(Reason::ClientAborted), Reason::ClientAborted);
     }
 }

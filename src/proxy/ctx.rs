@@ -74,6 +74,8 @@ pub struct Attempts {
     pub tried: Tried,
     /// The endpoint in use; holding it counts as a request in flight there
     pub lease: Option<Lease>,
+    /// How many have been made
+    pub count: u32,
     /// When the last one began
     pub began: Option<Instant>,
     /// Where the last attempt went

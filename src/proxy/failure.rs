@@ -142,3 +142,68 @@ pub(super) fn reply(reason: Reason) -> Reply {
     };
     Reply::problem(reason, detail)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn ctx(stream: bool, request_done: bool, answered: bool) -> RequestCtx {
+        let mut ctx = RequestCtx::new();
+        ctx.progress = Progress { stream, request_done, answered: answered.then(Instant::now), ..Progress::default() };
+        ctx
+    }
+
+    #[test]
+    fn each_failure_of_an_upstream_has_its_reason_and_its_outcome() {
+        use ErrorType as E;
+        let ctx = ctx(false, true, false);
+        for (error, expected, outcome) in [
+            (E::ConnectRefused, Reason::ConnectFailed, Outcome::ConnectFailed),
+            (E::ConnectTimedout, Reason::ConnectTimeout, Outcome::ConnectTimeout),
+            (E::InvalidCert, Reason::UpstreamTls, Outcome::TlsFailed),
+            (E::ReadTimedout, Reason::UpstreamTimeout, Outcome::Timeout),
+            (E::InvalidHTTPHeader, Reason::UpstreamProtocol, Outcome::ProtocolError),
+            (E::InvalidH2, Reason::UpstreamProtocol, Outcome::ProtocolError),
+            (E::ConnectionClosed, Reason::UpstreamReset, Outcome::Reset),
+            (E::WriteError, Reason::UpstreamReset, Outcome::Reset),
+        ] {
+            let reason = reason(&Error::new_up(error), &ctx, Instant::now());
+            assert_eq!((reason, super::outcome(reason)), (expected, Some(outcome)));
+        }
+    }
+
+    #[test]
+    fn a_timeout_is_blamed_on_whose_turn_it_was() {
+        let blame = |ctx: &RequestCtx| reason(&Error::new_up(ErrorType::ReadTimedout), ctx, Instant::now());
+        assert_eq!(blame(&ctx(false, false, false)), Reason::ClientTimeout);
+        assert_eq!(blame(&ctx(false, true, false)), Reason::UpstreamTimeout);
+        assert_eq!(blame(&ctx(true, true, true)), Reason::StreamIdle);
+        assert_eq!(outcome(Reason::ClientTimeout), None);
+    }
+
+    #[test]
+    fn the_end_of_an_exchange_explains_whatever_it_breaks() {
+        let error = Error::new_up(ErrorType::ReadTimedout);
+        let now = Instant::now();
+        let mut ctx = ctx(false, true, false);
+        ctx.attempt.last = Some(now);
+        assert_eq!(reason(&error, &ctx, now), Reason::RequestTimeout);
+        assert_eq!(reason_of_drop(&ctx, now), Reason::RequestTimeout);
+        ctx.attempt.last = Some(now + Duration::from_secs(1));
+        assert_eq!(reason(&error, &ctx, now), Reason::UpstreamTimeout);
+        assert_eq!(reason_of_drop(&ctx, now), Reason::ClientAborted);
+    }
+
+    #[test]
+    fn what_may_be_sent_again_depends_on_what_was_sent() {
+        let reset = Error::new_up(ErrorType::ConnectionClosed);
+        assert_eq!(failure(Reason::ConnectFailed, &reset, false), Some(Failure::Connect));
+        assert_eq!(failure(Reason::UpstreamReset, &reset, true), Some(Failure::Reset));
+        assert_eq!(failure(Reason::UpstreamReset, &reset, false), None);
+        for reason in [Reason::UpstreamProtocol, Reason::UpstreamTimeout, Reason::ClientAborted, Reason::BodyTooLarge] {
+            assert_eq!(failure(reason, &reset, true), None);
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! The request as the upstream sees it.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use http::header::{COOKIE, FORWARDED, HOST};
@@ -91,11 +92,11 @@ fn target(header: &mut RequestHeader, ctx: &RequestCtx) -> Result<()> {
 }
 
 /// The query, less a parameter that carried a token.
-fn query(ctx: &RequestCtx) -> Option<String> {
+fn query(ctx: &RequestCtx) -> Option<Cow<'_, str>> {
     let query = ctx.target.query.as_deref()?;
     match ctx.passage.identity.as_ref().and_then(|identity| identity.carried_by.as_ref()) {
-        Some(TokenSource::Query(name)) => without_query(query, name),
-        _ => Some(query.to_owned()),
+        Some(TokenSource::Query(name)) => without_query(query, name).map(Cow::Owned),
+        _ => Some(Cow::Borrowed(query)),
     }
 }
 
@@ -209,4 +210,42 @@ fn identity(header: &mut RequestHeader, ctx: &RequestCtx, snapshot: &Snapshot) -
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_trace_has_one_form() {
+        assert!(is_traceparent(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
+        assert!(is_traceparent(&traceparent()));
+        for text in [
+            "",
+            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
+        ] {
+            assert!(!is_traceparent(text.as_bytes()), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_is_too_strange_to_be_no_trace(value in proptest::collection::vec(any::<u8>(), 0..70)) {
+            is_traceparent(&value);
+        }
+
+        #[test]
+        fn every_address_is_a_header_value(bits in any::<u128>(), v4 in any::<u32>()) {
+            let v6 = std::net::IpAddr::from(std::net::Ipv6Addr::from(bits));
+            prop_assert_eq!(address(v6), v6.to_string());
+            let v4 = std::net::IpAddr::from(std::net::Ipv4Addr::from(v4));
+            prop_assert_eq!(address(v4), v4.to_string());
+        }
+    }
 }

@@ -167,9 +167,9 @@ fn split_target(raw: &[u8]) -> (&[u8], Option<&[u8]>) {
 /// A host that the certificate shown does not cover belongs to another connection (RFC 9110 section 15.5.20).
 pub(super) fn misdirected(ctx: &RequestCtx) -> Option<Reply> {
     let tls = ctx.connection.as_ref()?.tls.as_ref()?;
-    // A client that sent no name cannot be asked to have reached the right one; the default certificate is for it.
-    tls.sni.as_ref()?;
-    (!tls.covers(&ctx.target.host))
+    // A client that sent no server name was shown the default certificate, and is held to that one.
+    // A client of HTTP/1.0 may name no host at all.
+    (!ctx.target.host.is_empty() && !tls.covers(&ctx.target.host))
         .then(|| Reply::problem(Reason::Misdirected, "This connection's certificate is not for that host."))
 }
 
@@ -217,6 +217,78 @@ pub(super) fn route<'a>(
         Found::MethodNotAllowed { allow } => {
             Err(Reply::problem(Reason::MethodNotAllowed, "The routes for this path take other methods.")
                 .header(http::header::ALLOW, allow))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn header(method: &str, target: &str, fields: &[(&'static str, &str)]) -> RequestHeader {
+        let mut header = RequestHeader::build(method, target.as_bytes(), None).expect("a request");
+        header.set_version(Version::HTTP_11);
+        for (name, value) in fields {
+            header.append_header(*name, *value).expect("a field");
+        }
+        header
+    }
+
+    #[test]
+    fn cookies_become_one_field() {
+        let mut three = header("GET", "/", &[("cookie", "a=1"), ("x", "y"), ("cookie", "b=2"), ("cookie", "c=3")]);
+        join_cookies(&mut three);
+        let cookies: Vec<_> = three.headers.get_all(COOKIE).iter().collect();
+        assert_eq!(cookies, ["a=1; b=2; c=3"]);
+    }
+
+    #[test]
+    fn only_a_websocket_may_be_wished_for() {
+        let wish = |method, fields: &[(&'static str, &str)]| {
+            let mut header = header(method, "/", fields);
+            upgrade(&mut header);
+            header.headers.contains_key(UPGRADE)
+        };
+        assert!(wish("GET", &[("upgrade", "WebSocket")]));
+        assert!(wish("GET", &[("upgrade", "websocket"), ("content-length", "0")]));
+        assert!(!wish("GET", &[("upgrade", "websocket"), ("content-length", "1")]));
+        assert!(!wish("GET", &[("upgrade", "websocket"), ("transfer-encoding", "chunked")]));
+        assert!(!wish("GET", &[("upgrade", "websocket, h2c")]));
+        assert!(!wish("POST", &[("upgrade", "websocket")]));
+        assert!(!wish("GET", &[("upgrade", "h2c")]));
+    }
+
+    #[test]
+    fn what_is_said_of_the_way_is_believed_of_trusted_proxies_only() {
+        for name in ["forwarded", "x-real-ip", "x-forwarded-for", "x-forwarded-anything"] {
+            assert!(is_reserved(name, false) && !is_reserved(name, true), "{name}");
+        }
+        assert!(is_reserved("proxy", true) && is_reserved("proxy-authorization", true));
+        assert!(!is_reserved("x-forwarded", false) && !is_reserved("x-request-id", false));
+    }
+
+    #[test]
+    fn a_host_must_be_one_and_the_same() {
+        let name = |target, fields: &[(&'static str, &str)]| {
+            host(&header("GET", target, fields)).map(|host| host.name.into_owned()).map_err(|reply| reply.reason)
+        };
+        assert_eq!(name("/", &[("host", "A.example:80")]), Ok("a.example".to_owned()));
+        assert_eq!(name("/", &[]), Ok(String::new()));
+        assert_eq!(name("/", &[("host", "a"), ("host", "a")]), Err(Reason::BadHost));
+        assert_eq!(name("/", &[("host", "a, b")]), Err(Reason::BadHost));
+    }
+
+    proptest! {
+        #[test]
+        fn a_target_is_cut_into_path_and_query_and_nothing_is_lost(path in "/[a-z/.]{0,12}", query in "(\\?[a-z?/]{0,9})?") {
+            let target = format!("{path}{query}");
+            let (cut, rest) = split_target(target.as_bytes());
+            let rest = rest.map_or(String::new(), |rest| format!("?{}", String::from_utf8_lossy(rest)));
+            prop_assert_eq!(format!("{}{rest}", String::from_utf8_lossy(cut)), target.clone());
+            let absolute = format!("http://example.com{target}");
+            prop_assert_eq!(split_target(absolute.as_bytes()), split_target(target.as_bytes()));
         }
     }
 }

@@ -102,7 +102,6 @@ fn record(
     now: Instant,
 ) -> Record {
     let since = |instant: Instant| instant.saturating_duration_since(ctx.clock.steady);
-    let asked = ctx.attempt.endpoint.is_some();
     Record {
         received: ctx.clock.wall,
         request_id: ctx.id,
@@ -125,9 +124,9 @@ fn record(
         duration: since(now),
         first_byte: ctx.progress.answered.map(since),
         route: ctx.route.as_ref().map(|route| route.name.clone()),
-        upstream: ctx.upstream().filter(|_| asked).map(|upstream| upstream.name().clone()),
+        upstream: ctx.upstream().filter(|_| ctx.attempt.count > 0).map(|upstream| upstream.name().clone()),
         endpoint: ctx.attempt.endpoint.clone(),
-        attempts: if asked { ctx.attempt.tried.len() + 1 } else { 0 },
+        attempts: ctx.attempt.count,
         reason: reason.map(Reason::name),
         auth: ctx.passage.identity.as_ref().map(|identity| identity.auth.clone()),
         user_agent: seen.headers.get(USER_AGENT).and_then(alone),

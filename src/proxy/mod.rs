@@ -28,7 +28,7 @@ use crate::control::Drain;
 use crate::filter::SizeLimit;
 use crate::http::Reason;
 use crate::snapshot::Live;
-use crate::telemetry::{AccessLog, Metrics};
+use crate::telemetry::AccessLog;
 use crate::upstream::Outcome;
 
 /// How long the answer that ends a request in trouble may take to leave.
@@ -41,8 +41,6 @@ pub struct Proxy {
     pub live: Arc<Live>,
     /// Whether the process is leaving
     pub drain: Drain,
-    /// What is counted
-    pub metrics: Arc<Metrics>,
     /// Where each request leaves a line
     pub access_log: AccessLog,
 }
@@ -99,6 +97,7 @@ impl ProxyHttp for Proxy {
         ctx.reply = None;
         ctx.progress.body_bytes = 0;
         ctx.progress.request_done = session.is_body_done();
+        ctx.attempt.count += 1;
         ctx.attempt.endpoint = Some(Arc::clone(lease.endpoint().text()));
         let mut peer = if session.is_upgrade_req() { lease.upgrade_peer() } else { lease.peer() };
         ctx.attempt.lease = Some(lease);

@@ -40,6 +40,9 @@ pub(super) fn attempt(options: &mut PeerOptions, ctx: &RequestCtx, upstream: &co
         options.read_timeout =
             Some(read_timeout(&upstream.timeouts, upstream.protocol, ctx.progress.request_done, ctx.remaining(now)));
     }
+    if let (Some(connect), Some(remaining)) = (options.total_connection_timeout, ctx.remaining(now)) {
+        options.total_connection_timeout = Some(connect.min(remaining));
+    }
     moved(ctx, now);
 }
 
@@ -78,4 +81,33 @@ pub(super) fn moved(ctx: &RequestCtx, now: Instant) {
         _ => CLIENT_SILENCE,
     };
     deadline.allow(now, silence, ctx.attempt.last);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn timeouts(first_byte: u32, idle: u32) -> config::Timeouts {
+        config::Timeouts { connect: SECOND, first_byte: first_byte * SECOND, idle: idle * SECOND, keepalive: SECOND }
+    }
+
+    #[test]
+    fn a_read_never_outlasts_the_exchange() {
+        let timeouts = timeouts(30, 10);
+        for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2, UpstreamProtocol::Http2Cleartext] {
+            assert_eq!(read_timeout(&timeouts, protocol, true, None), 30 * SECOND);
+            assert_eq!(read_timeout(&timeouts, protocol, true, Some(5 * SECOND)), 5 * SECOND);
+            assert_eq!(read_timeout(&timeouts, protocol, false, Some(5 * SECOND)), 5 * SECOND);
+        }
+    }
+
+    #[test]
+    fn an_upload_is_not_cut_by_the_wait_for_its_answer() {
+        let timeouts = timeouts(10, 30);
+        // HTTP/1 starts the wait anew with each piece that is sent.
+        assert_eq!(read_timeout(&timeouts, UpstreamProtocol::Http1, false, Some(60 * SECOND)), 30 * SECOND);
+        assert_eq!(read_timeout(&timeouts, UpstreamProtocol::Http2, false, Some(60 * SECOND)), 60 * SECOND);
+    }
 }

@@ -149,6 +149,44 @@ fn failures_are_told_apart() {
 }
 
 #[test]
+fn an_upstream_whose_certificate_does_not_verify_gets_no_request() {
+    let ca = Ca::new("ours");
+    let other = Ca::new("theirs");
+    let origin = Origin::scripted_tls(other.server(&["app.internal"]).serving(&[]), |_, connection| {
+        connection.reply(200, &[], "secret");
+    });
+    let tollgate = Tollgate::prepared(&format!(
+        r#"
+            [upstreams.app]
+            endpoints = ["{}"]
+            tls = {{ server_name = "app.internal", ca_file = "ca.pem" }}
+            [routes.all]
+            auth = "none"
+            upstream = "app"
+        "#,
+        origin.addr()
+    ))
+    .file("ca.pem", ca.pem())
+    .start();
+    let response = tollgate.post("/", "secret").send().expect(502);
+    assert_eq!(response.json()["reason"], "upstream_tls");
+    assert_eq!(origin.hits(), 0);
+}
+
+#[test]
+fn an_endpoint_at_its_cap_is_not_asked() {
+    let origin = Origin::hanging();
+    let tollgate = before(&origin, "", "max_requests_per_endpoint = 1", "");
+    let mut first = Client::connect(tollgate.addr());
+    first.begin(&Request::get("/")).expect("sent");
+    wait::until("the request to arrive", || origin.hits() == 1);
+    let response = tollgate.get("/").send().expect(503);
+    assert_eq!(response.json()["reason"], "endpoints_busy");
+    let line = tollgate.logged(&response);
+    assert_eq!((line["attempts"].as_u64(), line.get("endpoint")), (Some(0), None));
+}
+
+#[test]
 fn the_timeout_of_a_route_bounds_the_whole_exchange() {
     let origin = Origin::scripted(|request, connection| {
         if request.target == "/silent" {
@@ -309,6 +347,23 @@ fn a_request_that_was_under_way_when_the_drain_began_is_the_last_of_its_connecti
     assert_eq!(idle.get("/").expect(200).header("connection"), Some("close"));
     sender.send(()).expect("a script that waits");
     assert_eq!(slow.finish("GET").expect("an answer").header("connection"), Some("close"));
+    assert_eq!(tollgate.ended(pid), 0);
+}
+
+#[test]
+fn who_is_in_the_queue_when_the_drain_begins_is_still_served() {
+    let origin = Origin::replying("ok");
+    let mut tollgate = before(&origin, "[server]\nmax_connections = 1\n", "", "");
+    let mut first = Client::connect(tollgate.addr());
+    first.get("/").expect(200);
+    // The kernel has accepted it, we have not.
+    let mut second = Raw::connect(tollgate.addr());
+    second.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let pid = tollgate.pid();
+    tollgate.signal(Signal::TERM);
+    wait::until("the drain to begin", || tollgate.stderr().contains("draining"));
+    drop(first);
+    assert_eq!(second.response().header("connection"), Some("close"));
     assert_eq!(tollgate.ended(pid), 0);
 }
 

@@ -1,6 +1,7 @@
 //! What the origin is told and what the client is told: paths, hosts, forwarding fields, fields of the connection.
 
 use super::support::certs::Ca;
+use super::support::h2::{H2Origin, send_all};
 use super::support::raw::exchange;
 use super::support::{Client, Origin, Raw, Request, Tollgate};
 
@@ -262,6 +263,32 @@ fn a_client_of_http_1_0_gets_what_it_can_understand() {
     assert!(answer.ends_with("sized"), "{answer}");
 }
 
+/// The same behind h2, where Pingora adds the chunked coding at the very last.
+#[test]
+fn an_h2_upstream_is_told_of_every_version_in_its_own_words() {
+    let origin = H2Origin::scripted(None, |request, mut respond| {
+        Box::pin(async move {
+            let uri = request.uri().to_string();
+            let mut sender = respond.send_response(http::Response::new(()), false)?;
+            send_all(&mut sender, uri.into(), true).await
+        })
+    });
+    let tollgate = Tollgate::with(&format!(
+        "[upstreams.app]\nendpoints = [\"{}\"]\nprotocol = \"h2c\"\n[routes.all]\nauth = \"none\"\nupstream = \"app\"",
+        origin.addr()
+    ));
+    let answer = exchange(tollgate.addr(), "GET /a/../b?c HTTP/1.0\r\n\r\n");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    assert_eq!(body, format!("http://{}/b?c", origin.addr()));
+    assert!(!head.to_ascii_lowercase().contains("transfer-encoding"), "{answer}");
+    let mut client = Client::connect(tollgate.addr());
+    assert_eq!(
+        client.send(&Request::get("http://shop.example/x/../y").host("shop.example")).text(),
+        "http://shop.example/y"
+    );
+    assert_eq!(client.send(&Request::get("/y").host("shop.example")).text(), "http://shop.example/y");
+}
+
 #[test]
 fn responses_without_a_body_have_none() {
     let origin = Origin::scripted(|request, connection| {
@@ -281,6 +308,16 @@ fn responses_without_a_body_have_none() {
     let head = client.send(&Request::new("HEAD", "/")).expect(200);
     assert_eq!((head.header("content-length"), head.body.len()), (Some("5"), 0));
     assert_eq!(client.get("/204").status(), 204, "the connection is still in step");
+}
+
+#[test]
+fn a_field_that_an_origin_folds_arrives_in_one_line() {
+    let origin = Origin::scripted(|_, connection| {
+        let _ = connection.send("HTTP/1.1 200 OK\r\na: b\r\n set-cookie: c\r\ncontent-length: 0\r\n\r\n");
+    });
+    let tollgate = before(&origin, "", "");
+    let response = tollgate.get("/").send().expect(200);
+    assert_eq!((response.header("a"), response.header("set-cookie")), (Some("b set-cookie: c"), None));
 }
 
 #[test]

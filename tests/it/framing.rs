@@ -146,6 +146,19 @@ fn a_slow_head_is_answered_with_408_and_counted() {
 }
 
 #[test]
+fn a_slow_head_on_a_connection_that_was_idle_for_long_is_answered_too() {
+    let origin = Origin::replying("ok");
+    let tollgate = before(&origin, "[listeners.http]\nheader_timeout = \"300ms\"\n");
+    let mut raw = Raw::connect(tollgate.addr());
+    raw.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response();
+    // Longer than anything that bounds the end of an exchange.
+    std::thread::park_timeout(std::time::Duration::from_secs(6));
+    raw.send("GET / HTTP/1.1\r\n");
+    assert_eq!(raw.response().status(), 408);
+    raw.expect_closed();
+}
+
+#[test]
 fn a_head_may_arrive_byte_by_byte() {
     let origin = Origin::replying("ok");
     let tollgate = before(&origin, "");

@@ -98,6 +98,16 @@ fn a_process_that_was_killed_leaves_nothing_that_keeps_the_next_one_from_startin
 }
 
 #[test]
+fn nobody_else_may_reach_the_control_socket() {
+    use std::os::unix::fs::PermissionsExt;
+    let tollgate = Tollgate::with("[routes.main]\nauth = \"none\"\nrespond = { body = \"\" }\n");
+    let mode = |name: &str| fs::metadata(tollgate.path(name)).expect("there").permissions().mode() & 0o777;
+    assert_eq!((mode("run"), mode("run/control.sock")), (0o700, 0o600));
+    tollgate.upgrade().succeeded();
+    assert_eq!((mode("run"), mode("run/control.sock")), (0o700, 0o600));
+}
+
+#[test]
 fn int_leaves_at_once() {
     let origin = Origin::hanging();
     let mut tollgate = Tollgate::with(&open_to(&[origin.addr()]));

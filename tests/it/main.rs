@@ -7,20 +7,29 @@
 
 mod support;
 
+// A request, from the door to the upstream and back.
+mod auth; // who calls: judged here, told to the origin, and nobody else gets there
+mod faults; // upstreams that break, clients that dawdle, resources that run out
+mod forwarding; // what the upstream is told: addresses, hosts, ids, and nothing a client made up
 mod framing; // what has more than one reading is refused before anybody else reads it
 mod h2; // the same by HTTP/2, and what only HTTP/2 has
-
-mod faults;
-mod forwarding; // what the upstream is told: addresses, hosts, ids, and nothing a client made up
+mod limit; // how much: exact, and paid for only by what passed
 mod retry; // what is sent again, and what never is
+mod routing; // which route takes a request, and what becomes of it
 mod secrets; // what proves who calls stands in no log
-mod streams; // WebSocket, server-sent events, gRPC // upstreams that break, clients that dawdle, resources that run out
+mod streams; // WebSocket, server-sent events, gRPC
+mod tls; // who is shown which certificate, and whose is believed
+mod upstream; // where requests go, and who is fit to take them
 
+// A process, from its start to its end.
 mod drain; // leaving without losing anybody
-mod life; // from the start to the end: probes, commands, exit codes, signals
+mod life; // probes, commands, exit codes, signals
 mod reload; // everything changes at once, or nothing does
+mod service_manager; // what systemd is told, and by whom
 mod upgrade; // handing over: nobody notices, or nothing happens
 mod zero_loss; // all of it under load, with the fate of each request
 
+// Those who look at it.
 mod admin; // what an operator sees: probes, metrics, the status page, across reloads and upgrades
 mod demo; // `tollgate demo`, as a newcomer uses it
+mod telemetry; // what is left of a request: its numbers, and its one line

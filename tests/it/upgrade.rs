@@ -62,6 +62,19 @@ fn an_upgrade_takes_the_configuration_on_disk_with_its_listeners() {
 }
 
 #[test]
+fn more_sockets_than_fit_in_one_message_are_handed_over() {
+    let listeners: Vec<_> = (0..70).map(|index| format!("[listeners.number_{index}]\n")).collect();
+    let mut tollgate = Tollgate::with(&format!("{}{HERE}", listeners.concat()));
+    let old = tollgate.pid();
+    tollgate.upgrade().succeeded();
+    assert_eq!(tollgate.ended(old), 0);
+    for index in 0..70 {
+        let addr = tollgate.addr_of(&format!("number_{index}"));
+        assert_eq!(Request::get("/").to(addr).send().text(), "first", "listener {index}");
+    }
+}
+
+#[test]
 fn a_request_in_flight_is_finished_by_the_process_that_began_it() {
     let (origin, gate) = Origin::gated("late");
     let mut tollgate = Tollgate::with(&open_to(&[origin.addr()]));

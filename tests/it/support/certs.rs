@@ -8,6 +8,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 /// A certificate authority that nobody trusts but the tests.
@@ -78,13 +79,17 @@ impl Ca {
         self.client_config(protocols, Some(identity))
     }
 
-    fn client_config(&self, protocols: &[&str], identity: Option<&Identity>) -> Arc<ClientConfig> {
+    fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.pem.as_bytes()).expect("our own PEM")).expect("a root");
+        roots
+    }
+
+    fn client_config(&self, protocols: &[&str], identity: Option<&Identity>) -> Arc<ClientConfig> {
         let config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .expect("the provider's versions")
-            .with_root_certificates(roots);
+            .with_root_certificates(self.roots());
         let mut config = match identity {
             None => config.with_no_client_auth(),
             Some(identity) => {
@@ -105,20 +110,38 @@ impl Identity {
 
     /// A server that shows it and speaks `protocols` (ALPN).
     pub(crate) fn serving(&self, protocols: &[&str]) -> Arc<ServerConfig> {
+        self.server_config(protocols, None)
+    }
+
+    /// The same, for clients alone that show a certificate of `ca`.
+    pub(crate) fn serving_clients_of(&self, ca: &Ca, protocols: &[&str]) -> Arc<ServerConfig> {
+        self.server_config(protocols, Some(ca))
+    }
+
+    fn server_config(&self, protocols: &[&str], clients: Option<&Ca>) -> Arc<ServerConfig> {
         let (chain, key) = self.parsed();
-        let mut config = ServerConfig::builder_with_provider(provider())
+        let config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
-            .expect("the provider's versions")
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .expect("a key that fits its certificate");
+            .expect("the provider's versions");
+        let config = match clients {
+            None => config.with_no_client_auth(),
+            Some(ca) => {
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(ca.roots()), provider()).build();
+                config.with_client_cert_verifier(verifier.expect("one root"))
+            }
+        };
+        let mut config = config.with_single_cert(chain, key).expect("a key that fits its certificate");
         config.alpn_protocols = alpn(protocols);
         Arc::new(config)
     }
 
+    /// Its certificate, as it is sent.
+    pub(crate) fn der(&self) -> CertificateDer<'static> {
+        CertificateDer::from_pem_slice(self.cert.as_bytes()).expect("our own PEM")
+    }
+
     fn parsed(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
-        let chain = vec![CertificateDer::from_pem_slice(self.cert.as_bytes()).expect("our own PEM")];
-        (chain, PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("our own PEM"))
+        (vec![self.der()], PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("our own PEM"))
     }
 }
 
@@ -139,6 +162,6 @@ fn alpn(protocols: &[&str]) -> Vec<Vec<u8>> {
     protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect()
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }

@@ -167,6 +167,14 @@ impl Token<'_> {
         format!("{}.", self.header("alg", "none").message())
     }
 
+    /// Signed with HS256, whatever the key: as somebody would who takes a public key for a shared secret.
+    pub(crate) fn signed_with_secret(self, secret: &[u8]) -> String {
+        let message = self.header("alg", "HS256").message();
+        let key = EncodingKey::from_secret(secret);
+        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::HS256);
+        format!("{message}.{}", signature.expect("signed"))
+    }
+
     /// With one bit of the signature turned.
     pub(crate) fn forged(&self) -> String {
         let (message, mut signature) = (self.message(), self.signature());
