@@ -196,6 +196,7 @@ impl ProxyHttp for Proxy {
             answer::clean(response);
             http10::response(session, response);
         } else if response.status != StatusCode::SWITCHING_PROTOCOLS {
+            answer::interim(response, ctx);
             return Ok(());
         }
         answer::decorate(response, ctx)
