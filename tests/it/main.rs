@@ -1,10 +1,5 @@
 //! The integration tests: the real binary, real sockets, real signals. One module a topic.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "tests own the tasks that they start, and a file that is not there yet is empty"
-)]
-
 mod support;
 
 // A request, from the door to the upstream and back.
