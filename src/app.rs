@@ -115,7 +115,7 @@ fn start(
     snapshot.generation += predecessor.as_ref().map_or(0, Predecessor::generation);
     let config = snapshot.config.clone();
     let launcher =
-        Launcher::of_this_process().map_err(|error| other(format!("this program cannot be found: {error}")))?;
+        Launcher::of_this_process(file).map_err(|error| other(format!("this program cannot be found: {error}")))?;
     let access_log = AccessLog::start(&config.log.access)
         .map_err(|error| other(format!("log.access.output cannot be written: {error}")))?;
 

@@ -396,3 +396,20 @@ fn a_host_beyond_the_certificate_is_misdirected() {
     assert_eq!(ask("c.example").expect(421).json()["reason"], "misdirected");
     assert_eq!(ask("b.example").status(), 421);
 }
+
+/// An IPv6 address lost its brackets, and the `*` of an OPTIONS became a part of the host.
+#[test]
+fn a_redirect_to_https_leads_to_the_host_that_was_asked() {
+    let origin = Origin::replying("");
+    let tollgate = before(&origin, "[listeners.http]\nredirect_to_https = true\n", "");
+    for (request, location) in [
+        ("GET //a/../b?c HTTP/1.1\r\nHost: A.example:80", "https://a.example/b?c"),
+        ("GET / HTTP/1.1\r\nHost: [::1]:80", "https://[::1]/"),
+        ("OPTIONS * HTTP/1.1\r\nHost: a.example", "https://a.example/"),
+    ] {
+        let mut raw = Raw::connect(tollgate.addr());
+        raw.send(format!("{request}\r\n\r\n"));
+        assert_eq!(raw.response().expect(308).header("location"), Some(location), "{request}");
+    }
+    assert_eq!(origin.hits(), 0);
+}
