@@ -279,10 +279,11 @@ fn a_listener_can_send_everybody_to_https() {
     assert_eq!(raw.response().status(), 400, "there is nowhere to go");
 }
 
-/// An upstream at `origin` with TLS, by what `tls` says, and the route to it.
+/// An upstream at `origin` with TLS, by what `tls` says, and the route to it. Handshakes are slow on a busy machine.
 fn towards(name: &str, origin: SocketAddr, tls: &str) -> String {
     format!(
-        "[upstreams.{name}]\nendpoints = [\"{origin}\"]\n[upstreams.{name}.tls]\n{tls}\n\
+        "[upstreams.{name}]\nendpoints = [\"{origin}\"]\n[upstreams.{name}.timeouts]\nconnect = \"20s\"\n\
+         [upstreams.{name}.tls]\n{tls}\n\
          [routes.{name}]\npath = \"/{name}\"\nauth = \"none\"\nupstream = \"{name}\"\n"
     )
 }
@@ -372,8 +373,10 @@ fn an_upstream_speaks_what_it_was_said_to_speak() {
     let (modern, old) = (H2Origin::echoing_tls(identity.serving(&["h2"])), secret_behind(&identity));
     let tls = "server_name = \"orders.test\"\nca_file = \"ca.pem\"";
     let h2 = |name: &str, addr| {
-        towards(name, addr, tls)
-            .replace(&format!("[upstreams.{name}.tls]"), &format!("protocol = \"h2\"\n[upstreams.{name}.tls]"))
+        towards(name, addr, tls).replace(
+            &format!("[upstreams.{name}.timeouts]"),
+            &format!("protocol = \"h2\"\n[upstreams.{name}.timeouts]"),
+        )
     };
     let text = [h2("modern", modern.addr()), h2("mistaken", old.addr()), towards("old", old.addr(), tls)];
     let tollgate = Tollgate::prepared(&text.concat()).file("ca.pem", ca.pem()).start();
