@@ -15,7 +15,6 @@ use super::verify::Verifier;
 use super::{Refused, Task};
 use crate::config::{self, Jwt, Name, Problem, TokenSource};
 
-
 /// A way of knowing who calls.
 #[derive(Debug)]
 pub struct Authenticator {

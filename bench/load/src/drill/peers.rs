@@ -101,9 +101,9 @@ fn oha(text: &str) -> Option<Opinion> {
 }
 
 fn k6(text: &str) -> Option<Opinion> {
-    // Its words for people come first, and have braces of their own inside their lines.
-    let begin = text.find("\n{").map_or(0, |newline| newline + 1);
-    let report: Value = serde_json::from_str(text.get(begin..=text.rfind('}')?)?).ok()?;
+    // Its words for people stand before or behind, and have braces of their own inside their lines.
+    let begin = if text.starts_with('{') { 0 } else { text.find("\n{")? + 1 };
+    let report = serde_json::Deserializer::from_str(&text[begin..]).into_iter::<Value>().next()?.ok()?;
     let metrics = &report["metrics"];
     let requests = metrics["http_reqs"]["count"].as_u64()?;
     // A rate of failures whose "passes" are the failures.
@@ -132,10 +132,12 @@ mod tests {
 
     #[test]
     fn the_words_of_k6_are_understood() {
-        let text = r#"
-    { expected_response:true }...: avg=13ms
-{"metrics":{"http_reqs":{"count":10,"rate":1},"http_req_failed":{"passes":2,"fails":8,"value":0.2}}}"#;
-        let opinion = k6(text).expect("understood");
-        assert_eq!((opinion.requests, opinion.failed), (10, 2));
+        let report =
+            r#"{"metrics":{"http_reqs":{"count":10,"rate":1},"http_req_failed":{"passes":2,"fails":8,"value":0.2}}}"#;
+        let words = "    { expected_response:true }...: avg=13ms\n";
+        for text in [format!("\n{words}\n{report}\n"), format!("{report}\n{words}")] {
+            let opinion = k6(&text).expect("understood");
+            assert_eq!((opinion.requests, opinion.failed), (10, 2));
+        }
     }
 }
