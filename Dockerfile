@@ -6,6 +6,7 @@ RUN apt-get update && apt-get install --yes --no-install-recommends cmake
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY src src
+COPY bench bench
 COPY tests tests
 # A member of the workspace, though nothing of it is built here.
 COPY bench/load bench/load
