@@ -115,7 +115,7 @@ fn start(
     snapshot.generation += predecessor.as_ref().map_or(0, Predecessor::generation);
     let config = snapshot.config.clone();
     let launcher =
-        Launcher::of_this_process().map_err(|error| other(format!("this program cannot be found: {error}")))?;
+        Launcher::of_this_process(file).map_err(|error| other(format!("this program cannot be found: {error}")))?;
     let access_log = AccessLog::start(&config.log.access)
         .map_err(|error| other(format!("log.access.output cannot be written: {error}")))?;
 
@@ -221,9 +221,16 @@ fn control_socket(config: &Config, sockets: &mut Sockets) -> Result<std::os::fd:
 }
 
 fn private_directory(directory: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    // One that exists is the operator's, or the service manager's, to protect; the socket has a mode of its own.
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    // One that exists is the operator's, or the service manager's. But whoever may write in it could put a socket of his
+    // own in the place of ours.
+    let found = std::fs::metadata(directory)?;
+    let is_ours = found.uid() == 0 || found.uid() == rustix::process::geteuid().as_raw();
+    if !is_ours || found.mode() & 0o022 != 0 {
+        return Err(std::io::Error::other("it exists, and others may write in it: use a directory of your own"));
+    }
+    Ok(())
 }
 
 fn server_conf(config: &Config) -> ServerConf {

@@ -20,15 +20,6 @@ impl Auth {
             Self::Jwt(jwt) => &jwt.identity_headers,
         }
     }
-
-    /// Query parameters that carry what must not be logged.
-    pub fn secret_parameters(&self) -> impl Iterator<Item = &str> {
-        let Self::Jwt(jwt) = self;
-        jwt.token_from.iter().filter_map(|source| match source {
-            TokenSource::Query(name) => Some(name.as_str()),
-            _ => None,
-        })
-    }
 }
 
 /// `type = "jwt"`

@@ -49,9 +49,7 @@ pub struct System;
 impl Surroundings for System {
     #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
     fn variable(&self, name: &str) -> Variable {
-        #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
-        let value = std::env::var(name);
-        match value {
+        match std::env::var(name) {
             Ok(value) => Variable::Set(value),
             Err(std::env::VarError::NotPresent) => Variable::Unset,
             Err(std::env::VarError::NotUnicode(_)) => Variable::NotText,

@@ -1,9 +1,8 @@
 //! Handing over, seen by the process that leaves: it serves until its successor has said that it can.
 
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +24,8 @@ const PROMPT: Duration = Duration::from_secs(5);
 pub struct Launcher {
     /// Resolved when the process started: after an update of the package `/proc/self/exe` is a deleted file
     program: PathBuf,
-    arguments: Vec<OsString>,
+    /// The configuration file, as it was named
+    file: PathBuf,
 }
 
 /// A successor that serves.
@@ -36,16 +36,12 @@ pub(super) struct Successor {
 }
 
 impl Launcher {
-    /// This process, as it was started.
+    /// The binary of this process, with the configuration at `file`.
     ///
     /// # Errors
     /// The system does not say where its binary is.
-    pub fn of_this_process() -> io::Result<Self> {
-        let takes_over = |argument: &OsString| argument != "--upgrade" && argument != "-u";
-        Ok(Self {
-            program: std::env::current_exe()?,
-            arguments: std::env::args_os().skip(1).filter(takes_over).collect(),
-        })
+    pub fn of_this_process(file: &Path) -> io::Result<Self> {
+        Ok(Self { program: std::env::current_exe()?, file: file.to_owned() })
     }
 
     /// Starts a successor and hands over to it. Blocks; the successor is killed if it does not get ready.
@@ -65,7 +61,8 @@ impl Launcher {
         }
         let (ours, theirs) = Channel::pair().map_err(|error| format!("no channel to a successor: {error}"))?;
         let child = Command::new(&self.program)
-            .args(&self.arguments)
+            .args(["run", "--config"])
+            .arg(&self.file)
             .env(MARK, std::process::id().to_string())
             // It names this process; without it the successor takes the watchdog to be meant for itself.
             .env_remove("WATCHDOG_PID")

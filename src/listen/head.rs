@@ -6,7 +6,7 @@
 use http::header::{CONTENT_LENGTH, COOKIE};
 use pingora_http::RequestHeader;
 
-use crate::http::Reason;
+use crate::http::{Host, Reason};
 
 /// Longest method that is looked at; registered ones end at 17 bytes.
 const MAX_METHOD: usize = 24;
@@ -29,8 +29,6 @@ pub(super) struct Head {
     pub(super) body: Body,
     /// The client asks to speak another protocol afterwards
     pub(super) upgrade: bool,
-    /// HTTP/1.0
-    pub http10: bool,
 }
 
 /// Where a request's body ends (RFC 9112 section 6.3).
@@ -47,14 +45,14 @@ pub(super) enum Body {
 /// # Errors
 /// The reason to refuse, as soon as it is certain.
 pub(super) fn parse(buffer: &[u8], limits: HeadLimits) -> Result<Option<Head>, Reason> {
-    let mut fields = Fields::default();
     let Some((line, mut at)) = line(buffer, 0)? else {
         return incomplete(buffer, limits, true);
     };
     if at > limits.max_bytes {
         return Err(Reason::UriTooLong);
     }
-    let http10 = request_line(line)?;
+    let (http10, authority) = request_line(line)?;
+    let mut fields = Fields { authority, ..Fields::default() };
     let mut count = 0;
     loop {
         let Some((line, next)) = self::line(buffer, at)? else {
@@ -126,8 +124,8 @@ fn line(buffer: &[u8], from: usize) -> Result<Option<(&[u8], usize)>, Reason> {
     }
 }
 
-/// Checks `METHOD SP target SP HTTP/1.x` (section 3); returns whether it is HTTP/1.0.
-fn request_line(line: &[u8]) -> Result<bool, Reason> {
+/// Checks `METHOD SP target SP HTTP/1.x` (section 3); returns whether it is HTTP/1.0, and the host its target names.
+fn request_line(line: &[u8]) -> Result<(bool, Option<&[u8]>), Reason> {
     let mut parts = line.split(|&byte| byte == b' ');
     let (Some(method), Some(target), Some(version), None) = (parts.next(), parts.next(), parts.next(), parts.next())
     else {
@@ -146,12 +144,25 @@ fn request_line(line: &[u8]) -> Result<bool, Reason> {
         return Err(Reason::Unsupported);
     }
     target_form(method, target)?;
-    Ok(http10)
+    Ok((http10, authority(target)))
+}
+
+/// What stands between the scheme of an absolute form and its path.
+fn authority(target: &[u8]) -> Option<&[u8]> {
+    if target.starts_with(b"/") {
+        return None;
+    }
+    let start = target.windows(3).position(|window| window == b"://")? + 3;
+    target[start..].split(|byte| matches!(byte, b'/' | b'?')).next()
 }
 
 /// Origin form, absolute form with an http scheme, or `*` for OPTIONS (section 3.2); never a fragment.
 fn target_form(method: &[u8], target: &[u8]) -> Result<(), Reason> {
     if target.iter().any(|&byte| !(0x21..=0x7e).contains(&byte) || matches!(byte, b'#' | b'"' | b'<' | b'>')) {
+        return Err(Reason::MalformedRequest);
+    }
+    // Browsers send it as it is in a query; in a path it has to be escaped, and Pingora ends there without a word.
+    if target.split(|&byte| byte == b'?').next().is_some_and(|path| path.contains(&b'`')) {
         return Err(Reason::MalformedRequest);
     }
     let absolute = |scheme: &[u8]| {
@@ -169,7 +180,9 @@ fn target_form(method: &[u8], target: &[u8]) -> Result<(), Reason> {
 
 /// The fields that decide framing, as they pass by.
 #[derive(Default)]
-struct Fields {
+struct Fields<'a> {
+    /// The host in the target, which must be the one in Host
+    authority: Option<&'a [u8]>,
     host: u8,
     length: Option<u64>,
     chunked: bool,
@@ -177,7 +190,7 @@ struct Fields {
     connection_upgrade: bool,
 }
 
-impl Fields {
+impl Fields<'_> {
     fn take(&mut self, line: &[u8]) -> Result<(), Reason> {
         // A line that starts with white space would continue the one before (section 5.2); a name with white space
         // behind it could be read as another field (section 5.1). Neither is a token, so both end here.
@@ -204,7 +217,10 @@ impl Fields {
 
     fn host(&mut self, value: &[u8]) -> Result<(), Reason> {
         self.host = self.host.saturating_add(1);
-        if self.host > 1 || value.is_empty() { Err(Reason::BadHost) } else { Ok(()) }
+        let other = self.authority.is_some_and(|authority| !authority.eq_ignore_ascii_case(value));
+        // User information is what Pingora refuses without a word; the rest of a bad host is for the routes to refuse.
+        let refused = self.host > 1 || value.is_empty() || other || value.contains(&b'@');
+        if refused { Err(Reason::BadHost) } else { Ok(()) }
     }
 
     fn content_length(&mut self, value: &[u8]) -> Result<(), Reason> {
@@ -228,7 +244,8 @@ impl Fields {
     }
 
     fn finish(self, len: usize, http10: bool) -> Result<Head, Reason> {
-        if self.host == 0 && !http10 {
+        let named = self.authority.is_none_or(|authority| std::str::from_utf8(authority).is_ok_and(is_host));
+        if self.host == 0 && !http10 || !named {
             return Err(Reason::BadHost);
         }
         let body = match (self.chunked, self.length) {
@@ -237,8 +254,12 @@ impl Fields {
             (true, None) => Body::Chunked,
             (false, length) => Body::Length(length.unwrap_or(0)),
         };
-        Ok(Head { len, body, upgrade: self.upgrade && self.connection_upgrade && !http10, http10 })
+        Ok(Head { len, body, upgrade: self.upgrade && self.connection_upgrade && !http10 })
     }
+}
+
+fn is_host(text: &str) -> bool {
+    Host::parse(text).is_ok()
 }
 
 fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -275,7 +296,7 @@ mod tests {
     #[test]
     fn a_plain_request_has_no_body() {
         let head = read("GET /x?y HTTP/1.1\r\nHost: a\r\n\r\nrest").expect("valid").expect("complete");
-        assert_eq!(head, Head { len: 30, body: Body::Length(0), upgrade: false, http10: false });
+        assert_eq!(head, Head { len: 30, body: Body::Length(0), upgrade: false });
     }
 
     #[test]
@@ -312,6 +333,7 @@ mod tests {
             "GET * HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /a`b HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET http:// HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -335,6 +357,19 @@ mod tests {
         assert_eq!(with("Host: b\r\n"), Err(Reason::BadHost));
         assert_eq!(read("GET / HTTP/1.1\r\nHost:\r\n\r\n"), Err(Reason::BadHost));
         assert!(read("GET / HTTP/1.0\r\n\r\n").is_ok_and(|head| head.is_some()));
+    }
+
+    #[test]
+    fn a_target_that_names_a_host_names_the_same() {
+        for target in ["http://A:80/?x://b", "HTTP://a:80?x", "https://a:80"] {
+            let head = read(&format!("GET {target} HTTP/1.1\r\nHost: a:80\r\n\r\n"));
+            assert!(head.is_ok_and(|head| head.is_some()), "{target}");
+        }
+        for target in ["http://b/", "http://a/", "http://u:p@a:80/", "http://[/", "http://a:b:c/", "http://@a:80/"] {
+            assert_eq!(read(&format!("GET {target} HTTP/1.1\r\nHost: a:80\r\n\r\n")), Err(Reason::BadHost), "{target}");
+        }
+        assert_eq!(read("GET http://[/ HTTP/1.0\r\n\r\n"), Err(Reason::BadHost));
+        assert!(with("").is_ok_and(|head| head.is_some()));
     }
 
     #[test]

@@ -26,6 +26,12 @@ use crate::http::{Deadline, Reason};
 
 /// Requests at once on one connection.
 const MAX_STREAMS: u32 = 128;
+/// Requests of one connection under way here, those included whose streams the client has reset meanwhile: while an
+/// upstream is connected to, or keys are waited for, nobody looks at the stream. Without this bound a client that opens
+/// and resets makes as many as it can send.
+const MAX_UNDER_WAY: usize = 2 * MAX_STREAMS as usize;
+/// ENHANCE_YOUR_CALM (RFC 9113 section 7).
+const CALM_DOWN: u32 = 0xb;
 /// Bytes a stream may send before we have taken them.
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// The same for the whole connection.
@@ -88,6 +94,10 @@ pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
             }
         };
         match accepted {
+            Ok(Some(H2Accept::Session(_))) if active.count() >= MAX_UNDER_WAY => {
+                listening.metrics.refuse(Reason::ConcurrencyLimited);
+                connection.abrupt_shutdown(CALM_DOWN.into());
+            }
             Ok(Some(H2Accept::Session(session))) => match head::check(session.req_header(), limits) {
                 Ok(()) => spawn(app, session, shutdown, active.start()),
                 Err(reason) => {
@@ -170,6 +180,10 @@ impl Active {
         self.count.fetch_add(1, Ordering::Relaxed);
         self.changed.notify_one();
         ActiveGuard(Arc::clone(self))
+    }
+
+    fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
     }
 
     /// Resolves when there was no request for `duration`.

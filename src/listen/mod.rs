@@ -3,6 +3,7 @@
 //! It stands around Pingora's `HttpProxy` because Pingora's own listeners have no deadline for a head, no cap on
 //! connections, no PROXY protocol on plaintext, and cannot say when they accept. A connection goes through `accept`
 //! (cap, TLS), then `http1` (which reads heads with `head` and `body`) or `http2`, and reaches Pingora as a `stream`.
+//! What must not reach it is answered by `refusal`; `close` sees to it that the last answer arrives.
 
 mod accept;
 mod alarm;

@@ -79,6 +79,16 @@ pub(super) fn clean(response: &mut ResponseHeader) {
     }
 }
 
+/// Nothing is added to an interim response; what clients are not to see, they do not see there either. It has neither a
+/// body nor a say in the connection.
+pub(super) fn interim(response: &mut ResponseHeader, ctx: &RequestCtx) {
+    clean(response);
+    for name in [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING] {
+        response.remove_header(&name);
+    }
+    ctx.passage.response_headers.apply(response, |response, name| drop(response.remove_header(name)), |_, _, _| {});
+}
+
 /// The fields a Connection field names, less those a response cannot do without.
 fn nominations(value: &HeaderValue) -> impl Iterator<Item = HeaderName> {
     let names = value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii);

@@ -74,10 +74,10 @@ pub struct Attempts {
     pub tried: Tried,
     /// The endpoint in use; holding it counts as a request in flight there
     pub lease: Option<Lease>,
-    /// When the last one began
-    pub began: Option<Instant>,
     /// How many have been made
     pub count: u32,
+    /// When the last one began
+    pub began: Option<Instant>,
     /// Where the last attempt went
     pub endpoint: Option<Arc<str>>,
     /// The whole exchange must be over by then; a stream's head

@@ -1,5 +1,6 @@
 //! From the head a client sent to a request that may be judged: hygiene, canonical form, client, route.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING, UPGRADE};
@@ -166,6 +167,7 @@ fn split_target(raw: &[u8]) -> (&[u8], Option<&[u8]>) {
 /// A host that the certificate shown does not cover belongs to another connection (RFC 9110 section 15.5.20).
 pub(super) fn misdirected(ctx: &RequestCtx) -> Option<Reply> {
     let tls = ctx.connection.as_ref()?.tls.as_ref()?;
+    // A client that sent no server name was shown the default certificate, and is held to that one.
     // A client of HTTP/1.0 may name no host at all.
     (!ctx.target.host.is_empty() && !tls.covers(&ctx.target.host))
         .then(|| Reply::problem(Reason::Misdirected, "This connection's certificate is not for that host."))
@@ -186,9 +188,13 @@ pub(super) fn https_redirect(ctx: &RequestCtx, snapshot: &Snapshot, connection: 
         return Some(Reply::problem(Reason::BadHost, "The request must have a Host to be redirected."));
     }
     let query = ctx.target.query.as_ref().map_or(String::new(), |query| format!("?{query}"));
-    let host = &ctx.target.host;
-    let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
-    let location = format!("https://{open}{host}{close}{}{query}", ctx.target.path);
+    let host: Cow<'_, str> = match &*ctx.target.host {
+        address if address.contains(':') => format!("[{address}]").into(),
+        name => name.into(),
+    };
+    // `*` (OPTIONS of the whole server) is no path: it would become a part of the host.
+    let path = if ctx.target.path.starts_with('/') { &ctx.target.path } else { "/" };
+    let location = format!("https://{host}{path}{query}");
     let location = HeaderValue::from_str(&location).ok()?;
     Some(Reply::problem(Reason::HttpsRequired, "Use https.").header(http::header::LOCATION, location))
 }

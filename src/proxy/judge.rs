@@ -26,8 +26,11 @@ pub(super) async fn request(session: &mut Session, ctx: &mut RequestCtx) -> Resu
     }
     intake::clean(session.req_header_mut(), &snapshot, client.trusted_peer);
     let (target, encoded_slash) = intake::target(session.req_header()).inspect_err(|_| {
-        // For the log, which escapes it; nothing else reads it.
-        ctx.target.path = String::from_utf8_lossy(session.req_header().raw_path()).into_owned();
+        // For the log, which escapes the one and masks secrets in the other; nothing else reads them.
+        let sent = String::from_utf8_lossy(session.req_header().raw_path());
+        let (path, query) = sent.split_once('?').map_or((&*sent, None), |(path, query)| (path, Some(query)));
+        ctx.target.path = path.to_owned();
+        ctx.target.query = query.map(str::to_owned);
     })?;
     ctx.target = target;
     if let Some(reply) = intake::misdirected(ctx) {

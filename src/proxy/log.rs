@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::{REFERER, USER_AGENT};
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use pingora_proxy::Session;
 
 use super::ctx::RequestCtx;
@@ -117,7 +117,6 @@ fn record(
         host: ctx.target.host.clone(),
         path: ctx.target.path.clone(),
         query: ctx.target.query.clone(),
-        secret_parameters: Arc::clone(&snapshot.secret_parameters),
         version: seen.version,
         status: seen.status,
         bytes_in: seen.bytes_in,
@@ -130,11 +129,17 @@ fn record(
         attempts: ctx.attempt.count,
         reason: reason.map(Reason::name),
         auth: ctx.passage.identity.as_ref().map(|identity| identity.auth.clone()),
-        user_agent: seen.headers.get(USER_AGENT).cloned(),
-        referer: seen.headers.get(REFERER).filter(|_| wants_referer(snapshot)).cloned(),
+        user_agent: seen.headers.get(USER_AGENT).and_then(alone),
+        referer: seen.headers.get(REFERER).filter(|_| wants_referer(snapshot)).and_then(alone),
         generation: snapshot.generation,
         extra: extra(ctx, snapshot, seen),
+        token_parameters: Arc::clone(&snapshot.token_parameters),
     }
+}
+
+/// A copy of its own: as it came it would keep the whole head in memory for as long as its line waits.
+fn alone(value: &HeaderValue) -> Option<HeaderValue> {
+    HeaderValue::from_bytes(value.as_bytes()).ok()
 }
 
 /// The combined format alone has a place for it.

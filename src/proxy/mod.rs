@@ -172,7 +172,8 @@ impl ProxyHttp for Proxy {
         if let Some(lease) = &ctx.attempt.lease {
             lease.observe(Outcome::Answered(response.status));
         }
-        ctx.progress.stream |= answer::is_stream(response);
+        // The answer says whether it is a stream: a client that only claims so would be rid of the route's timeout.
+        ctx.progress.stream = response.status == StatusCode::SWITCHING_PROTOCOLS || answer::is_stream(response);
         if ctx.progress.stream {
             // The route's timeout was for the head; from here on only silence ends a stream.
             ctx.attempt.last = None;
@@ -195,6 +196,7 @@ impl ProxyHttp for Proxy {
             answer::clean(response);
             http10::response(session, response);
         } else if response.status != StatusCode::SWITCHING_PROTOCOLS {
+            answer::interim(response, ctx);
             return Ok(());
         }
         answer::decorate(response, ctx)

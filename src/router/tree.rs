@@ -13,6 +13,8 @@ use crate::http::Request;
 #[derive(Debug, Default)]
 pub(super) struct Tree {
     root: Node,
+    /// Segments of the longest pattern that takes what is below it
+    deepest: usize,
     /// The highest priority first
     regexes: Vec<(i64, Pattern, Entry)>,
 }
@@ -88,6 +90,9 @@ impl Tree {
                 Segment::Parameter(_) => node.parameter.get_or_insert_with(Box::default),
             };
         }
+        if pattern.below {
+            self.deepest = self.deepest.max(pattern.segments.len());
+        }
         let entries = if pattern.below { &mut node.below } else { &mut node.exact };
         if let Some(other) = entries.iter().find(|other| entry.ties(other)) {
             let message = format!(
@@ -129,8 +134,9 @@ impl Tree {
         search
             .walk(&self.root, Some(path), 0, Values::new())
             .or_else(|| {
-                // The longest first. Deeper than the path has segments nothing can match.
-                (0..=path.split('/').count()).rev().find_map(|depth| {
+                // The longest first. Deeper than the path has segments nothing can match, and deeper than the patterns
+                // nothing is: a path of slashes costs no more than another.
+                (0..=path.split('/').count().min(self.deepest)).rev().find_map(|depth| {
                     search.kind = Kind::Below { depth };
                     search.walk(&self.root, Some(path), 0, Values::new())
                 })

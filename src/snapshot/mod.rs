@@ -15,7 +15,7 @@ use rustls::crypto::CryptoProvider;
 pub use live::Live;
 pub use route::{Route, RouteAction};
 
-use crate::config::{self, Config, Name, Problem};
+use crate::config::{self, Config, Name, Problem, TokenSource};
 use crate::filter::auth::Authenticator;
 use crate::filter::limit::Limit;
 use crate::http::TrustedProxies;
@@ -37,8 +37,8 @@ pub struct Snapshot {
     pub trusted: TrustedProxies,
     /// Headers that only we may set: removed from every client request
     pub identity_headers: HashSet<HeaderName>,
-    /// Query parameters that carry tokens: masked in the access log
-    pub secret_parameters: Arc<[String]>,
+    /// Query parameters in which tokens are looked for: never written to a log
+    pub token_parameters: Arc<[String]>,
     /// By name
     pub authenticators: BTreeMap<Name, Arc<Authenticator>>,
     /// By name
@@ -124,12 +124,7 @@ impl Snapshot {
             router,
             trusted: TrustedProxies::new(config.server.trusted_proxies.clone()),
             identity_headers: identity_headers(&config),
-            secret_parameters: config
-                .auth
-                .values()
-                .flat_map(config::Auth::secret_parameters)
-                .map(str::to_owned)
-                .collect(),
+            token_parameters: token_parameters(&config),
             authenticators,
             limits,
             upstreams,
@@ -197,6 +192,15 @@ fn kept<'a, S: PartialEq + 'a, T: 'a>(
 ) -> Option<Arc<T>> {
     let (specs, objects) = tables(previous?);
     (specs.get(name) == Some(spec)).then(|| objects.get(name).cloned()).flatten()
+}
+
+fn token_parameters(config: &Config) -> Arc<[String]> {
+    let sources = config.auth.values().flat_map(|config::Auth::Jwt(jwt)| &jwt.token_from);
+    let named = sources.filter_map(|source| match source {
+        TokenSource::Query(name) => Some(name.clone()),
+        TokenSource::Bearer | TokenSource::Header(_) | TokenSource::Cookie(_) => None,
+    });
+    named.collect()
 }
 
 fn identity_headers(config: &Config) -> HashSet<HeaderName> {

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -14,6 +14,8 @@ use crate::config::{self, AccessFormat, LogOutput};
 
 /// Records that wait to be written; more are dropped and counted.
 const QUEUE: usize = 16 * 1024;
+/// What they may weigh together: a client chooses how long its target is.
+const QUEUE_BYTES: usize = 64 << 20;
 /// Bytes that are gathered before they are written.
 const BATCH: usize = 64 * 1024;
 /// How long a lone line waits for company.
@@ -37,6 +39,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Shared {
     dropped: AtomicU64,
+    queued: AtomicUsize,
     reopen: AtomicBool,
     finished: AtomicBool,
 }
@@ -88,9 +91,11 @@ impl AccessLog {
         let Some(inner) = &self.0 else {
             return;
         };
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = inner.sender.try_send(Message::Line(record))
-        {
-            inner.shared.dropped.fetch_add(1, Ordering::Relaxed);
+        let (shared, weight) = (&inner.shared, record.weight());
+        let fits = shared.queued.fetch_add(weight, Ordering::Relaxed) + weight <= QUEUE_BYTES;
+        if !fits || inner.sender.try_send(Message::Line(record)).is_err() {
+            shared.queued.fetch_sub(weight, Ordering::Relaxed);
+            shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -221,6 +226,7 @@ impl Writer {
 
     fn add(&mut self, record: &Record) {
         (self.render)(&mut self.batch, record);
+        self.shared.queued.fetch_sub(record.weight(), Ordering::Relaxed);
         self.lines += 1;
     }
 
@@ -302,6 +308,24 @@ mod tests {
         }
         log.finish();
         assert_eq!(log.dropped(), 3);
+    }
+
+    /// A reader that stands still, and clients with targets as long as may be: 16,384 of them once took half a gigabyte.
+    #[test]
+    fn lines_that_wait_are_bounded_in_memory() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("fifo");
+        let made = std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo is part of every system");
+        assert!(made.success());
+        // Opened for reading as well, or opening it for writing would wait for a reader.
+        let _reader = OpenOptions::new().read(true).write(true).open(&path).expect("opened");
+        let log = AccessLog::start(&spec(LogOutput::File(path), 1.0)).expect("started");
+        for _ in 0..QUEUE {
+            log.log(Box::new(record(&"x".repeat(32 * 1024))));
+        }
+        let queued = log.0.as_ref().expect("on").shared.queued.load(Ordering::Relaxed);
+        assert!(queued > QUEUE_BYTES / 2 && queued <= QUEUE_BYTES, "{queued}");
+        assert!(log.dropped() > 10_000);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde::ser::{SerializeMap, Serializer};
 
 use super::Record;
 
-/// Query parameters whose values are never written, whatever the configuration says.
+/// Query parameters whose values are never written, besides those in which the configuration looks for tokens.
 const SECRET_PARAMETERS: &[&str] = &[
     "access_token",
     "api_key",
@@ -19,12 +19,20 @@ const SECRET_PARAMETERS: &[&str] = &[
     "auth",
     "client_secret",
     "code",
+    "id_token",
+    "jwt",
     "key",
     "password",
+    "refresh_token",
     "secret",
     "sig",
+    "signature",
     "token",
+    "x-amz-security-token",
+    "x-amz-signature",
 ];
+/// The one field an operator may ask for that is a URL.
+const REFERER_FIELD: &str = "header.referer";
 
 /// Appends `record` as one line of JSON.
 pub(super) fn json(line: &mut Vec<u8>, record: &Record) {
@@ -50,7 +58,7 @@ impl Serialize for Record {
         map.serialize_entry("scheme", if self.tls.is_some() { "https" } else { "http" })?;
         map.serialize_entry("host", &self.host)?;
         map.serialize_entry("path", &self.path)?;
-        optional(&mut map, "query", redacted(self))?;
+        optional(&mut map, "query", self.query.as_deref().map(|query| redacted(query, &self.token_parameters)))?;
         map.serialize_entry("proto", protocol(self.version))?;
         map.serialize_entry("status", &self.status.as_u16())?;
         map.serialize_entry("bytes_in", &self.bytes_in)?;
@@ -66,7 +74,7 @@ impl Serialize for Record {
         optional(&mut map, "user_agent", self.user_agent.as_ref().map(text))?;
         map.serialize_entry("config_generation", &self.generation)?;
         for (name, value) in &self.extra {
-            map.serialize_entry(name, value)?;
+            map.serialize_entry(name, &extra(name, value, &self.token_parameters))?;
         }
         map.end()
     }
@@ -79,7 +87,10 @@ fn optional<M: SerializeMap, T: Serialize>(map: &mut M, name: &str, value: Optio
 /// Appends `record` in the combined format of the NCSA servers.
 pub(super) fn combined(line: &mut Vec<u8>, record: &Record) {
     let user = record.extra.iter().find(|(name, _)| name == "auth.subject").map_or("-", |(_, subject)| subject);
-    let query = redacted(record).map_or(String::new(), |query| format!("?{query}"));
+    let query = record
+        .query
+        .as_deref()
+        .map_or(String::new(), |query| format!("?{}", redacted(query, &record.token_parameters)));
     // Writing to memory does not fail.
     let _ = writeln!(
         line,
@@ -93,7 +104,10 @@ pub(super) fn combined(line: &mut Vec<u8>, record: &Record) {
         protocol(record.version),
         record.status.as_u16(),
         record.bytes_out,
-        quoted(record.referer.as_ref()),
+        record
+            .referer
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), |referer| escaped(&redacted_url(&text(referer), &record.token_parameters))),
         quoted(record.user_agent.as_ref()),
     );
 }
@@ -121,24 +135,35 @@ fn text(value: &HeaderValue) -> Cow<'_, str> {
     String::from_utf8_lossy(value.as_bytes())
 }
 
-/// The query with the values of parameters that carry secrets masked.
-fn redacted(record: &Record) -> Option<Cow<'_, str>> {
-    let query = record.query.as_deref()?;
+fn extra<'a>(name: &str, value: &'a str, more: &[String]) -> Cow<'a, str> {
+    if name == REFERER_FIELD { redacted_url(value, more) } else { Cow::Borrowed(value) }
+}
+
+/// A URL with the secrets in its query masked.
+fn redacted_url<'a>(url: &'a str, more: &[String]) -> Cow<'a, str> {
+    match url.split_once('?') {
+        Some((before, query)) => Cow::Owned(format!("{before}?{}", redacted(query, more))),
+        None => Cow::Borrowed(url),
+    }
+}
+
+/// The query with the values of parameters that carry secrets masked, `more` among them.
+fn redacted<'a>(query: &'a str, more: &[String]) -> Cow<'a, str> {
     let is_secret = |pair: &str| {
-        // As forms are read, which is how tokens are looked for.
+        // As tokens are looked for: a plus is a space.
         let name = pair.split('=').next().unwrap_or("").replace('+', " ");
         let name = percent_encoding::percent_decode_str(&name).decode_utf8_lossy();
-        let configured = record.secret_parameters.iter().map(String::as_str);
-        SECRET_PARAMETERS.iter().copied().chain(configured).any(|secret| name.eq_ignore_ascii_case(secret))
+        SECRET_PARAMETERS.iter().any(|secret| name.eq_ignore_ascii_case(secret))
+            || more.iter().any(|secret| name.eq_ignore_ascii_case(secret))
     };
     if !query.split('&').any(is_secret) {
-        return Some(Cow::Borrowed(query));
+        return Cow::Borrowed(query);
     }
     let pairs = query.split('&').map(|pair| match pair.split_once('=') {
         Some((name, _)) if is_secret(pair) => format!("{name}=***"),
         _ => pair.to_owned(),
     });
-    Some(Cow::Owned(pairs.collect::<Vec<_>>().join("&")))
+    Cow::Owned(pairs.collect::<Vec<_>>().join("&"))
 }
 
 fn protocol(version: Version) -> &'static str {
@@ -202,7 +227,6 @@ impl Date {
 #[cfg(test)]
 pub(super) mod tests {
     use std::net::Ipv4Addr;
-    use std::sync::Arc;
 
     use http::{Method, StatusCode};
     use proptest::prelude::*;
@@ -223,7 +247,6 @@ pub(super) mod tests {
             host: "h".into(),
             path: path.into(),
             query: None,
-            secret_parameters: Arc::default(),
             version: Version::HTTP_11,
             status: StatusCode::OK,
             bytes_in: 0,
@@ -240,6 +263,7 @@ pub(super) mod tests {
             referer: None,
             generation: 1,
             extra: Vec::new(),
+            token_parameters: [].into(),
         }
     }
 
@@ -264,9 +288,22 @@ pub(super) mod tests {
         let mut record = record("/a");
         record.query = Some("a=1&access_token=hunter2&%74oken=x&b".into());
         assert_eq!(line(&record)["query"], "a=1&access_token=***&%74oken=***&b");
-        record.secret_parameters = ["my ticket".to_owned()].into();
-        record.query = Some("my+ticket=x&my%20ticket=x&My%20Ticket=x&ticket=1".into());
-        assert_eq!(line(&record)["query"], "my+ticket=***&my%20ticket=***&My%20Ticket=***&ticket=1");
+    }
+
+    #[test]
+    fn where_the_configuration_looks_for_tokens_is_masked_too() {
+        let mut record = record("/a");
+        record.token_parameters = ["my ticket".to_owned()].into();
+        record.query = Some("a=1&my+ticket=hunter2&My%20ticket=hunter2".into());
+        record.extra = vec![("header.referer".into(), "https://a.example/?my%20ticket=hunter2&b=2".into())];
+        let value = line(&record);
+        assert_eq!(value["query"], "a=1&my+ticket=***&My%20ticket=***");
+        assert_eq!(value["header.referer"], "https://a.example/?my%20ticket=***&b=2");
+        record.referer = Some(HeaderValue::from_static("https://a.example/?token=hunter2"));
+        let mut text = Vec::new();
+        combined(&mut text, &record);
+        let text = String::from_utf8(text).expect("UTF-8");
+        assert!(text.contains("\"https://a.example/?token=***\"") && !text.contains("hunter2"), "{text}");
     }
 
     #[test]

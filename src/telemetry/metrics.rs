@@ -93,6 +93,12 @@ impl Metrics {
             upstream_duration,
             registry,
         };
+        // Zeros from the start: a first failure that makes its series shows no increase.
+        for counters in [&metrics.reloads, &metrics.upgrades] {
+            for succeeded in [true, false] {
+                counters.with_label_values(&[outcome(succeeded)]);
+            }
+        }
         metrics.register_process();
         metrics
     }

@@ -32,8 +32,6 @@ pub struct Record {
     pub path: String,
     /// Without `?`; secrets are masked when it is rendered
     pub query: Option<String>,
-    /// Parameters of the query that are secrets here, besides those that always are
-    pub secret_parameters: Arc<[String]>,
     /// HTTP version of the request
     pub version: Version,
     /// What was answered; 499 when the client left first
@@ -66,6 +64,23 @@ pub struct Record {
     pub generation: u64,
     /// What the operator asks for besides: name and value
     pub extra: Vec<(String, String)>,
+    /// Query parameters in which this configuration looks for tokens: masked when it is rendered
+    pub token_parameters: Arc<[String]>,
+}
+
+impl Record {
+    /// What it takes in memory, about: most of it is of the client's choice.
+    pub(super) fn weight(&self) -> usize {
+        let header = |value: &Option<HeaderValue>| value.as_ref().map_or(0, HeaderValue::len);
+        let extra: usize = self.extra.iter().map(|(name, value)| name.len() + value.len()).sum();
+        size_of::<Self>()
+            + self.host.len()
+            + self.path.len()
+            + self.query.as_ref().map_or(0, String::len)
+            + header(&self.user_agent)
+            + header(&self.referer)
+            + extra
+    }
 }
 
 /// The TLS of a connection, in a record.

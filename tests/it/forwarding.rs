@@ -335,6 +335,21 @@ fn interim_responses_and_expectations_pass() {
     assert_eq!((response.interim.as_slice(), response.text().as_str()), (&[103][..], "body"));
 }
 
+/// They once passed as they came, whatever the route keeps from its clients.
+#[test]
+fn an_interim_response_tells_no_more_than_the_route_lets_be_told() {
+    let origin = Origin::scripted(|_, connection| {
+        let hints = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\nserver: app\r\nconnection: x-hop\r\nx-hop: 1\r\n";
+        let _ = connection.send(format!("{hints}transfer-encoding: chunked\r\n\r\n"));
+        connection.reply(200, &[], "ok");
+    });
+    let tollgate = before(&origin, "", "response_headers = { remove = [\"server\"] }");
+    let answer = exchange(tollgate.addr(), "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let (interim, rest) = answer.split_once("\r\n\r\n").expect("two heads");
+    assert_eq!(interim, "HTTP/1.1 103 Early Hints\r\nlink: </a>");
+    assert!(rest.starts_with("HTTP/1.1 200 ") && rest.ends_with("ok"), "{answer}");
+}
+
 #[test]
 fn a_refusal_does_not_wait_for_a_body_that_was_not_asked_for() {
     let origin = Origin::replying("secret");
@@ -395,4 +410,21 @@ fn a_host_beyond_the_certificate_is_misdirected() {
     assert_eq!(ask("x.b.example").status(), 200);
     assert_eq!(ask("c.example").expect(421).json()["reason"], "misdirected");
     assert_eq!(ask("b.example").status(), 421);
+}
+
+/// An IPv6 address lost its brackets, and the `*` of an OPTIONS became a part of the host.
+#[test]
+fn a_redirect_to_https_leads_to_the_host_that_was_asked() {
+    let origin = Origin::replying("");
+    let tollgate = before(&origin, "[listeners.http]\nredirect_to_https = true\n", "");
+    for (request, location) in [
+        ("GET //a/../b?c HTTP/1.1\r\nHost: A.example:80", "https://a.example/b?c"),
+        ("GET / HTTP/1.1\r\nHost: [::1]:80", "https://[::1]/"),
+        ("OPTIONS * HTTP/1.1\r\nHost: a.example", "https://a.example/"),
+    ] {
+        let mut raw = Raw::connect(tollgate.addr());
+        raw.send(format!("{request}\r\n\r\n"));
+        assert_eq!(raw.response().expect(308).header("location"), Some(location), "{request}");
+    }
+    assert_eq!(origin.hits(), 0);
 }

@@ -179,6 +179,49 @@ fn a_client_that_stops_sending_its_body_does_not_stay_for_ever() {
     assert_eq!(client.get("/").status(), 200, "the connection goes on");
 }
 
+/// An address at which nobody answers: its queue is full. As long as the sockets are held.
+fn unanswered() -> (std::net::SocketAddr, Vec<std::net::TcpStream>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    rustix::net::listen(&listener, 0).expect("a shorter queue");
+    let addr = listener.local_addr().expect("bound");
+    let patience = std::time::Duration::from_millis(200);
+    let mut held = Vec::new();
+    while let Ok(socket) = std::net::TcpStream::connect_timeout(&addr, patience) {
+        held.push(socket);
+    }
+    // Listens until the process ends, like those that wait in its queue.
+    std::mem::forget(listener);
+    (addr, held)
+}
+
+/// While an upstream was connected to, a client that reset its streams had as many requests under way as it could send.
+#[test]
+fn a_client_that_opens_and_resets_streams_is_told_to_calm_down() {
+    let origin = Origin::replying("");
+    let (addr, _held) = unanswered();
+    let more = format!(
+        "[upstreams.slow]\nendpoints = [\"{addr}\"]\ntimeouts = {{ connect = \"8s\" }}\n\
+         [routes.slow]\npath = \"/slow\"\nauth = \"none\"\nupstream = \"slow\"\n"
+    );
+    let site = before(&origin, "", &more);
+    let mut client = site.client();
+    let in_flight = "tollgate_http_requests_in_flight{route=\"slow\"}";
+    let mut begin = || (0..100).map(|_| client.begin(&Request::get("/slow"), true)).collect::<Result<Vec<_>, _>>();
+    for under_way in [100.0, 200.0] {
+        let mut begun = begin().expect("begun");
+        site.tollgate.wait_for_metric(in_flight, under_way);
+        begun.iter_mut().for_each(|exchange| exchange.cancel());
+    }
+    let last = begin();
+    site.tollgate.wait_for_metric("tollgate_refused_total{reason=\"concurrency_limited\"}", 1.0);
+    drop(last);
+    let error = client.closed().expect_err("told to calm down");
+    assert_eq!(error.reason(), Some(h2::Reason::ENHANCE_YOUR_CALM), "{error}");
+    assert!(site.tollgate.metric(in_flight).is_none_or(|count| count <= 256.0));
+    assert_eq!(site.client().get("/").status(), 200);
+    site.tollgate.wait_for_metric(in_flight, 0.0);
+}
+
 #[test]
 fn a_drain_tells_h2_clients_and_finishes_what_they_began() {
     let (sender, go) = std::sync::mpsc::channel::<()>();

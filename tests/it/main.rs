@@ -1,10 +1,5 @@
 //! The integration tests: the real binary, real sockets, real signals. One module a topic.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "tests own the tasks that they start, and a file that is not there yet is empty"
-)]
-
 mod support;
 
 // A request, from the door to the upstream and back.
@@ -16,6 +11,7 @@ mod h2; // the same by HTTP/2, and what only HTTP/2 has
 mod limit; // how much: exact, and paid for only by what passed
 mod retry; // what is sent again, and what never is
 mod routing; // which route takes a request, and what becomes of it
+mod secrets; // what proves who calls stands in no log
 mod streams; // WebSocket, server-sent events, gRPC
 mod tls; // who is shown which certificate, and whose is believed
 mod upstream; // where requests go, and who is fit to take them

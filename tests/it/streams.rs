@@ -201,6 +201,25 @@ fn events_pass_as_they_come_and_outlive_the_timeout_of_their_route() {
     assert!(raw.is_quiet(), "the third event is long after the timeout");
 }
 
+/// Once a request that called itself a stream had no timeout any more, whatever the answer was.
+#[test]
+fn a_client_that_asks_for_a_stream_and_gets_none_is_bound_by_the_timeout_of_its_route() {
+    let origin = Origin::scripted(|_, connection| {
+        connection.begin_chunked(200, &[("content-type", "text/plain")]);
+        while connection.send("1\r\nx\r\n").is_ok() {
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+        connection.close();
+    });
+    let tollgate = before(origin.addr(), "", "timeout = \"400ms\"");
+    for (name, value) in [("accept", "text/event-stream"), ("content-type", "application/grpc")] {
+        let begin = Instant::now();
+        tollgate.get("/").header(name, value).try_send().expect_err("cut, and seen to be");
+        assert!(begin.elapsed() < wait::PATIENCE / 2, "{name}");
+    }
+    tollgate.wait_for_metric("tollgate_refused_total{listener=\"http\",reason=\"request_timeout\"}", 2.0);
+}
+
 #[test]
 fn a_client_that_leaves_its_events_is_noticed_though_nothing_is_sent() {
     let (left, sender) = {

@@ -5,8 +5,6 @@
 //! again unless HTTP says that nobody has looked at it, and counts that. Its [`Origin`]s remember the id of every POST, so
 //! that one that arrived twice is found.
 
-#![expect(clippy::disallowed_methods, reason = "a tool that ends with its tasks")]
-
 mod h1;
 mod h2;
 mod lane;

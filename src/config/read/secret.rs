@@ -9,11 +9,12 @@ use super::report::Report;
 use super::source::Source;
 
 /// Words that make a key's value secret wherever they stand in it.
-const SECRET_WORDS: [&str; 6] = ["secret", "token", "password", "passphrase", "credential", "private_key"];
+const SECRET_WORDS: [&str; 7] =
+    ["secret", "token", "password", "passphrase", "credential", "private_key", "authorization"];
 /// Keys that have such a word and hold none.
 const HARMLESS: [&str; 2] = ["token_from", "forward_token"];
 /// Keys that hold one without having such a word.
-const SECRET_KEYS: [&str; 2] = ["redis_url", "api_key"];
+const SECRET_KEYS: [&str; 3] = ["redis_url", "api_key", "cookie"];
 
 /// Whether what stands under `key` may be a secret, `key` being perhaps misspelt.
 fn is_secret(key: &str) -> bool {
@@ -81,6 +82,10 @@ mod tests {
         for key in
             ["secret", "client_secret", "sercet", "Secret", "tokn", "token", "admin-token", "pasword", "redis_ulr"]
         {
+            assert!(is_secret(key), "{key}");
+        }
+        // As keys of request_headers: what we tell an upstream to be let in.
+        for key in ["authorization", "Proxy-Authorization", "cookie", "x-api-key"] {
             assert!(is_secret(key), "{key}");
         }
         for key in ["secret_file", "token_file", "token_from", "forward_token", "upstream", "listeners", "sample"] {

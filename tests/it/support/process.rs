@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -112,6 +113,22 @@ fn stat(pid: u32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = text.rsplit_once(')')?;
     Some(fields.split_whitespace().map(str::to_owned).collect())
+}
+
+/// Whether it is this process that listens at an address, and not another that took the port first.
+pub(crate) fn listens(pid: u32, addr: SocketAddr) -> bool {
+    // The kernel writes addresses of IPv4 as one number in its own byte order.
+    let SocketAddr::V4(addr) = addr else { return true };
+    let local = format!("{:08X}:{:04X}", u32::from_ne_bytes(addr.ip().octets()), addr.port());
+    let sockets = fs::read_to_string("/proc/net/tcp").expect("/proc");
+    let inode = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).find_map(|fields| {
+        let listens = fields.get(1) == Some(&local.as_str()) && fields.get(3) == Some(&"0A");
+        fields.get(9).filter(|_| listens).map(|inode| format!("socket:[{inode}]"))
+    });
+    let Some(inode) = inode else { return false };
+    // A process that has ended has no descriptors.
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    descriptors.flatten().any(|entry| fs::read_link(entry.path()).is_ok_and(|link| link == Path::new(&inode)))
 }
 
 /// Sends a signal; a process that has ended already does not mind.

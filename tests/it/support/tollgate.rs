@@ -389,7 +389,7 @@ impl Prepared {
         let pid = tollgate.child.id();
         let ended = wait::some("the gateway to be ready", || match tollgate.ending(pid) {
             Some(code) => Some(Some(code)),
-            None => (tollgate.readiness() == Some(200)).then_some(None),
+            None => (tollgate.readiness() == Some(200) && process::listens(pid, tollgate.admin)).then_some(None),
         });
         let Some(code) = ended else { return Ok(tollgate) };
         let read = |name: &str| so_far(&tollgate.path(name));

@@ -101,7 +101,9 @@ fn oha(text: &str) -> Option<Opinion> {
 }
 
 fn k6(text: &str) -> Option<Opinion> {
-    let report: Value = serde_json::from_str(text.get(text.find('{')?..=text.rfind('}')?)?).ok()?;
+    // Its words for people come first, and have braces of their own inside their lines.
+    let begin = text.find("\n{").map_or(0, |newline| newline + 1);
+    let report: Value = serde_json::from_str(text.get(begin..=text.rfind('}')?)?).ok()?;
     let metrics = &report["metrics"];
     let requests = metrics["http_reqs"]["count"].as_u64()?;
     // A rate of failures whose "passes" are the failures.
@@ -130,8 +132,9 @@ mod tests {
 
     #[test]
     fn the_words_of_k6_are_understood() {
-        let text =
-            r#"{"metrics":{"http_reqs":{"count":10,"rate":1},"http_req_failed":{"passes":2,"fails":8,"value":0.2}}}"#;
+        let text = r#"
+    { expected_response:true }...: avg=13ms
+{"metrics":{"http_reqs":{"count":10,"rate":1},"http_req_failed":{"passes":2,"fails":8,"value":0.2}}}"#;
         let opinion = k6(text).expect("understood");
         assert_eq!((opinion.requests, opinion.failed), (10, 2));
     }
