@@ -17,7 +17,7 @@ const PROMPT: Duration = Duration::from_secs(10);
 /// A process that is asked to give way may be in the middle of a reload.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The process that is being succeeded. Dropped before [`Predecessor::ready`], it serves on.
+/// The process that is being succeeded. Dropped before it was told READY, it serves on.
 #[derive(Clone, Debug)]
 pub struct Predecessor {
     channel: Arc<Channel>,
