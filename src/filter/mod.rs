@@ -10,6 +10,7 @@ mod clients;
 mod facts;
 mod headers;
 mod identity;
+mod prehashed;
 mod redirect;
 mod respond;
 mod rewrite;

@@ -243,6 +243,6 @@ mod tests {
         let request = parse("POST /work/7/20/300 HTTP/1.1").expect("parsed");
         assert_eq!((request.is_post, request.id, request.delay.as_millis(), request.bytes), (true, 7, 20, 300));
         assert_eq!(parse("GET / HTTP/1.1").expect("parsed").id, 0);
-        assert!(parse("GET /work/x HTTP/1.1").is_none());
+        assert!(parse("GET /work/- HTTP/1.1").is_none());
     }
 }

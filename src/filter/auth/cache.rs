@@ -8,7 +8,7 @@
 //! what was still in the old one had not been used for half a cache of others. No list to keep in order, no sweep.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::Hasher;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 
 use super::Refused;
 use super::verify::Lifetime;
+use crate::filter::prehashed::Prehashed;
 
 /// Locks, so that threads seldom wait for each other.
 const SHARDS: usize = 64;
@@ -52,24 +53,6 @@ impl std::hash::Hash for Fingerprint {
     }
 }
 
-/// Hashing a hash again would only cost time.
-#[derive(Debug, Default)]
-struct Prehashed(u64);
-
-impl Hasher for Prehashed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("fingerprints hash as u64");
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = value;
-    }
-}
-
 /// A verified token's claims, and for how long they hold.
 #[derive(Clone, Debug)]
 struct Entry {
@@ -79,7 +62,7 @@ struct Entry {
     weight: usize,
 }
 
-type Table = HashMap<Fingerprint, Entry, BuildHasherDefault<Prehashed>>;
+type Table = HashMap<Fingerprint, Entry, Prehashed>;
 
 #[derive(Debug, Default)]
 struct Shard {

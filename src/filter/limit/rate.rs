@@ -5,7 +5,7 @@
 //! and no counter is ever reset (ITU-T I.371, "virtual scheduling").
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::Hasher;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 
 use super::key::Key;
 use crate::config;
+use crate::filter::prehashed::Prehashed;
 
 /// Most shards of a table; a small table has fewer, so that its bound stays meaningful.
 const MAX_SHARDS: usize = 64;
@@ -35,28 +36,10 @@ pub(super) struct Rate {
     full: AtomicU64,
 }
 
-/// Hashing a key again would only cost time: it is a hash.
-#[derive(Debug, Default)]
-struct Prehashed(u64);
-
-impl Hasher for Prehashed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("keys hash as u64");
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = value;
-    }
-}
-
 #[derive(Debug, Default)]
 struct Shard {
     /// By the high half of a key: its low half and when its budget is full again, in nanoseconds since the epoch
-    full_at: HashMap<Slot, u64, BuildHasherDefault<Prehashed>>,
+    full_at: HashMap<Slot, u64, Prehashed>,
     /// Before this moment no key is fully refilled, so looking for one is useless
     next_sweep: u64,
 }
