@@ -222,13 +222,6 @@ fn small_rsa_key() -> Vec<u8> {
 }
 
 #[test]
-fn a_leeway_that_would_keep_tokens_alive_is_a_problem() {
-    let leeway = |seconds| Jwt { leeway: Duration::from_secs(seconds), ..shared() };
-    assert_eq!(problem(leeway(601)).path, "leeway");
-    assert_eq!(build(leeway(600)).counts().keys, 1);
-}
-
-#[test]
 fn what_is_not_fetched_has_no_numbers_of_fetching() {
     let Counts { refreshes, jwks_age, keys, remembered, .. } = build(shared()).counts();
     assert_eq!((refreshes, jwks_age, keys, remembered), (Vec::new(), None, 1, 0));
