@@ -18,7 +18,10 @@ const QUEUE: usize = 16 * 1024;
 const QUEUE_BYTES: usize = 64 << 20;
 /// Bytes that are gathered before they are written.
 const BATCH: usize = 64 * 1024;
-/// How long a lone line waits for company.
+/// How long a line waits for company. Woken for each line, the writer would cost every request a switch of threads: more
+/// than rendering the line.
+const COMPANY: Duration = Duration::from_millis(10);
+/// How often a writer without lines looks whether its file is to be reopened.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// How long the last lines may take when the process ends.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -201,6 +204,7 @@ impl Writer {
             match receiver.recv_timeout(PATIENCE) {
                 Ok(Message::Line(record)) => {
                     self.add(&record);
+                    std::thread::sleep(COMPANY);
                     is_last = self.gather(receiver);
                 }
                 Ok(Message::Finish) | Err(RecvTimeoutError::Disconnected) => is_last = true,
@@ -211,17 +215,19 @@ impl Writer {
         self.shared.finished.store(true, Ordering::Release);
     }
 
-    /// Takes what is there already, up to a batch. True if the end was there too.
+    /// Takes what is there already, and writes each batch of it but the last. True if the end was there too.
     fn gather(&mut self, receiver: &Receiver<Message>) -> bool {
-        while self.batch.len() < BATCH {
+        loop {
             match receiver.try_recv() {
                 Ok(Message::Line(record)) => self.add(&record),
                 Ok(Message::Finish) => return true,
                 // Nothing there, or nobody any more, which the next wait sees.
                 Err(_) => return false,
             }
+            if self.batch.len() >= BATCH {
+                self.write();
+            }
         }
-        false
     }
 
     fn add(&mut self, record: &Record) {
