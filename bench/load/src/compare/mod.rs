@@ -15,6 +15,7 @@ mod load;
 mod peer;
 mod plot;
 mod process;
+mod proof;
 mod table;
 mod token;
 mod tool;
@@ -44,6 +45,10 @@ type Failure = Box<dyn Error>;
 const WARM_UP: Duration = Duration::from_secs(1);
 /// Idle connections, and with `--quick`.
 const IDLE: (usize, usize) = (10_000, 1000);
+/// Rounds of what repeats itself.
+const REPEATS: u32 = 2;
+/// Descriptors besides those.
+const SPARE: u64 = 1000;
 
 /// Compare what requests cost with nginx, HAProxy and the least that is possible on the same runtime
 #[derive(Debug, Args)]
@@ -88,6 +93,7 @@ impl Compare {
         if !missing.is_empty() {
             return Err(tool::complaint(&missing).into());
         }
+        raise_file_limit(if self.cases.iter().any(|case| case.load() == Load::Idle) { self.idle() } else { 0 })?;
         let programs = Programs { tollgate: whole(&self.tollgate)?, floor: whole(&self.floor)? };
         let versions = versions(&programs);
         for (name, version) in &versions {
@@ -144,6 +150,11 @@ impl Compare {
         Ok(())
     }
 
+    /// How many idle connections.
+    fn idle(&self) -> usize {
+        if self.quick { IDLE.1 } else { IDLE.0 }
+    }
+
     /// All rounds of all contenders of a case.
     fn measure(&self, case: Case, programs: &Programs, cores: Cores) -> Result<Vec<(String, Vec<Round>)>, Failure> {
         let directory = tempfile::Builder::new().prefix("tollgate-bench-").tempdir()?;
@@ -164,11 +175,12 @@ impl Compare {
             wrapper: (case.load() == Load::Callgrind).then(callgrind::wrapper),
         };
         let rounds = match case.load() {
-            Load::Idle => self.apart(&contenders, |contender| {
-                let count = if self.quick { IDLE.1 } else { IDLE.0 };
-                load::idle(&ground.start(contender)?, contender.setup.tls, count)
+            Load::Idle => Self::apart(&contenders, self.rounds, |contender| {
+                load::idle(&ground.start(contender)?, contender.setup.tls, self.idle())
             }),
-            Load::Callgrind => self.apart(&contenders, |contender| callgrind::round(&ground, contender)),
+            Load::Callgrind => {
+                Self::apart(&contenders, self.rounds.min(REPEATS), |contender| callgrind::round(&ground, contender))
+            }
             load => self.together(&contenders, &ground, load),
         }?;
         Ok(contenders.into_iter().map(|contender| contender.name).zip(rounds).collect())
@@ -178,9 +190,15 @@ impl Compare {
     fn together(&self, contenders: &[Contender], ground: &Ground, load: Load) -> Result<Vec<Vec<Round>>, Failure> {
         let proxies: Vec<Process> =
             contenders.iter().map(|contender| ground.start(contender)).collect::<Result<_, _>>()?;
+        for (proxy, contender) in proxies.iter().zip(contenders) {
+            if let Some(tokens) = ground.tokens.as_ref().filter(|_| contender.setup.token.is_some()) {
+                proof::verifies(proxy, tokens)?;
+            }
+        }
         let one = |index: usize, time| load::round(ground, &proxies[index], contenders[index].setup, load, time);
-        for index in 0..proxies.len() {
-            one(index, WARM_UP)?;
+        let mut requests = vec![0; proxies.len()];
+        for (index, requests) in requests.iter_mut().enumerate() {
+            *requests += one(index, WARM_UP)?.count;
         }
         let mut rounds = vec![Vec::new(); proxies.len()];
         for turn in 0..self.rounds as usize {
@@ -188,22 +206,40 @@ impl Compare {
                 rounds[index].push(one(index, Duration::from_secs(self.seconds))?);
             }
         }
+        for (index, contender) in contenders.iter().enumerate().filter(|(_, contender)| contender.setup.log) {
+            let requests = requests[index] + rounds[index].iter().map(|round: &Round| round.count).sum::<u64>();
+            proof::has_logged(&proxies[index], contender.peer, requests)?;
+        }
         Ok(rounds)
     }
 
     /// Rounds of contenders that are started for each.
     fn apart(
-        &self,
         contenders: &[Contender],
+        rounds: u32,
         one: impl Fn(&Contender) -> Result<Round, Failure>,
     ) -> Result<Vec<Vec<Round>>, Failure> {
-        let mut rounds = vec![Vec::new(); contenders.len()];
-        for _ in 0..self.rounds {
-            for (contender, rounds) in contenders.iter().zip(&mut rounds) {
-                rounds.push(one(contender)?);
+        let mut results = vec![Vec::new(); contenders.len()];
+        for _ in 0..rounds {
+            for (contender, results) in contenders.iter().zip(&mut results) {
+                results.push(one(contender)?);
             }
         }
-        Ok(rounds)
+        Ok(results)
+    }
+}
+
+/// As many descriptors as may be had, for this process and those it starts; the error is that these are too few.
+fn raise_file_limit(idle: usize) -> Result<(), Failure> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let most = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })?;
+    let needed = idle as u64 + SPARE;
+    match most {
+        Some(most) if most < needed => {
+            Err(format!("at most {most} descriptors may be open here (ulimit -Hn), and {needed} are needed").into())
+        }
+        _ => Ok(()),
     }
 }
 

@@ -17,6 +17,8 @@ use crate::compare::process::Process;
 
 /// Requests before anything is counted, so that what is made once is there.
 const WARM_UP: usize = 64;
+/// Hands that open connections at the same time.
+const HANDS: usize = 8;
 /// How long memory must stand still to be read.
 const STILL: Duration = Duration::from_millis(200);
 
@@ -27,10 +29,7 @@ pub(in crate::compare) fn round(proxy: &Process, tls: bool, count: usize) -> Res
         open(proxy.addr, config.as_ref())?;
     }
     let before = settled(proxy)?;
-    let open = |_| open(proxy.addr, config.as_ref());
-    let connections = (0..count)
-        .map(open)
-        .collect::<Result<Vec<_>, _>>()
+    let connections = all(proxy.addr, config.as_ref(), count)
         .map_err(|error| format!("{}: {error}\n{}", proxy.name, proxy.said()))?;
     let after = settled(proxy)?;
     // One that was closed in the meantime would make the others look small.
@@ -44,6 +43,22 @@ pub(in crate::compare) fn round(proxy: &Process, tls: bool, count: usize) -> Res
         count: count as u64,
         cost: after.saturating_sub(before) as f64 / 1024.0 / count as f64,
         ..Round::default()
+    })
+}
+
+/// So many, opened by several hands.
+fn all(addr: SocketAddr, config: Option<&Arc<ClientConfig>>, count: usize) -> Result<Vec<TcpStream>, Failure> {
+    let some = || -> Result<Vec<_>, String> {
+        (0..count.div_ceil(HANDS)).map(|_| open(addr, config).map_err(|error| error.to_string())).collect()
+    };
+    thread::scope(|scope| {
+        let hands: Vec<_> = (0..HANDS).map(|_| scope.spawn(some)).collect();
+        let mut connections = Vec::with_capacity(count);
+        for hand in hands {
+            connections.extend(hand.join().map_err(|_| "a client has panicked")??);
+        }
+        connections.truncate(count);
+        Ok(connections)
     })
 }
 
