@@ -5,7 +5,7 @@
 //! a peer that was built before the first request.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use async_trait::async_trait;
@@ -98,6 +98,6 @@ fn start(arguments: &Arguments) -> Result<Server> {
     Ok(server)
 }
 
-fn text(path: &PathBuf) -> Result<&str> {
+fn text(path: &Path) -> Result<&str> {
     path.to_str().ok_or_else(|| Error::explain(ErrorType::InternalError, "a path that is no UTF-8"))
 }

@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 
 use super::figure::Row;
+use super::table::number;
 
 const WIDTH: f64 = 1000.0;
 /// Where bars begin, and where one times the reference is.
-const LEFT: f64 = 300.0;
-const ONE: f64 = 180.0;
-/// Longer bars are cut, with their number beside them.
+const LEFT: f64 = 200.0;
+const ONE: f64 = 200.0;
+/// Longer bars are cut, which a gap in them shows.
 const LONGEST: f64 = 2.6;
 const BAR: f64 = 16.0;
 const GAP: f64 = 5.0;
@@ -61,15 +62,13 @@ fn heading(body: &mut String, y: f64, row: &Row) {
 fn bar(body: &mut String, y: f64, row: &Row) {
     let at = |ratio: f64| LEFT + ONE * ratio.min(LONGEST);
     let (end, middle) = (at(row.ratio.median), y + BAR / 2.0);
-    let cost =
-        if row.cost.median < 1000.0 { format!("{:.1}", row.cost.median) } else { format!("{:.0}", row.cost.median) };
     // Writing to memory cannot fail.
     let _ = writeln!(
         body,
         "<text x=\"{:.0}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n\
          <rect x=\"{LEFT}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{BAR}\" fill=\"{}\"/>\n\
          <line x1=\"{:.1}\" y1=\"{middle:.1}\" x2=\"{:.1}\" y2=\"{middle:.1}\" stroke=\"#222222\" stroke-width=\"2\"/>\n\
-         <text x=\"{:.1}\" y=\"{:.1}\">{:.2} × ({:.2}..{:.2}) · {cost} {}</text>",
+         <text x=\"{:.1}\" y=\"{:.1}\">{:.2} × ({:.2}..{:.2}) · {}</text>",
         LEFT - 8.0,
         y + 12.5,
         escape(&row.name),
@@ -82,8 +81,17 @@ fn bar(body: &mut String, y: f64, row: &Row) {
         row.ratio.median,
         row.ratio.min,
         row.ratio.max,
-        escape(row.case.unit()),
+        number(row.cost.median),
     );
+    if row.ratio.median > LONGEST {
+        let (from, top, bottom) = (end - 24.0, y - 1.0, y + BAR + 1.0);
+        let _ = writeln!(
+            body,
+            "<path d=\"M{from:.1} {bottom:.1} l8 {:.1} h6 l-8 {:.1} z\" fill=\"#ffffff\"/>",
+            top - bottom,
+            bottom - top
+        );
+    }
 }
 
 /// One for each peer.
@@ -113,8 +121,9 @@ mod tests {
         let measured = names.map(|(name, cost)| (name.to_owned(), round(cost))).to_vec();
         let picture = draw(&figure::rows(Case::Kept, measured), "a <machine> & more");
         assert_eq!(picture.matches("<rect x=").count(), 3);
-        assert!(picture.contains("width=\"270.0\""), "1.5 times 180: {picture}");
-        assert!(picture.contains("width=\"468.0\"") && picture.contains("100.00 ×"), "{picture}");
+        assert!(picture.contains("width=\"300.0\""), "1.5 times 200: {picture}");
+        assert!(picture.contains("width=\"520.0\"") && picture.contains("100.00 ×"), "{picture}");
+        assert_eq!(picture.matches("<path").count(), 1);
         assert!(picture.contains("a &lt;machine&gt; &amp; more"));
     }
 }

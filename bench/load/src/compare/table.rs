@@ -29,7 +29,7 @@ fn spread(spread: Spread, number: impl Fn(f64) -> String) -> String {
 }
 
 /// As many digits as mean something.
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     if value.abs() < 1000.0 { format!("{value:.1}") } else { format!("{value:.0}") }
 }
 
