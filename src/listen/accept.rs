@@ -11,18 +11,15 @@ use pingora_core::server::ShutdownWatch;
 use rustix::net::{SocketFlags, accept_with};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_rustls::TlsAcceptor;
 
 use super::Listening;
+use super::handshake::shake_hands;
 use super::stream::{Place, Stream};
 use super::transport::Transport;
 use super::{http1, http2};
 use crate::config::{Listener, Protocol};
-use crate::http::{Connection, Reason, TlsFacts, unmapped};
-use crate::tls::ServerTls;
+use crate::http::{Connection, Reason, unmapped};
 
-/// How long a TLS handshake may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// First and longest pause when the process or the system is out of file descriptors or memory.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
@@ -174,22 +171,4 @@ fn stream(transport: Transport, connection: Connection, place: Place) -> Stream 
 
 fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(unmapped(address.ip()), address.port())
-}
-
-async fn shake_hands(tls: &ServerTls, tcp: TcpStream) -> io::Result<(Transport, TlsFacts)> {
-    let accept = TlsAcceptor::from(Arc::clone(&tls.config)).accept(tcp);
-    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, accept).await.map_err(|_| io::ErrorKind::TimedOut)??;
-    let (_, session) = stream.get_ref();
-    let sni = session.server_name().map(str::to_ascii_lowercase);
-    let facts = TlsFacts {
-        version: match session.protocol_version() {
-            Some(rustls::ProtocolVersion::TLSv1_3) => "1.3",
-            _ => "1.2",
-        },
-        cipher: session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or(""),
-        http2: session.alpn_protocol() == Some(b"h2"),
-        names: Arc::clone(&tls.certificates.pick(sni.as_deref()).names),
-        sni,
-    };
-    Ok((Transport::Tls(Box::new(stream)), facts))
 }

@@ -9,6 +9,7 @@ mod accept;
 mod alarm;
 mod body;
 mod close;
+mod handshake;
 mod head;
 mod http1;
 mod http2;
