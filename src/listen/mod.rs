@@ -52,6 +52,9 @@ pub struct Listening {
     pub capacity: Arc<Semaphore>,
 }
 
+/// A socket, and the listener it belongs to.
+type Share = (TcpListener, Arc<Listening>);
+
 /// All listeners, as one of Pingora's services. It starts the workers, whose threads are not Pingora's: those of one
 /// service share a runtime.
 pub struct Listeners<F> {
@@ -77,7 +80,7 @@ impl<A, F: Fn() -> A> Listeners<F> {
     }
 
     /// The sockets of each worker. All are used, whatever their number: connections wait in the queue of each.
-    fn shares(&mut self) -> io::Result<Vec<Vec<(TcpListener, Arc<Listening>)>>> {
+    fn shares(&mut self) -> io::Result<Vec<Vec<Share>>> {
         let mut shares: Vec<Vec<_>> = (0..self.threads).map(|_| Vec::new()).collect();
         for (sockets, listening) in self.sockets.drain(..) {
             // A worker without one shares that of another.

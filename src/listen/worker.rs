@@ -16,7 +16,7 @@ use pingora_core::server::ShutdownWatch;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::Listening;
+use super::Share;
 use super::accept::{self, Accepted, Door};
 
 /// How long the last tasks may take to be dropped when the process ends.
@@ -115,7 +115,7 @@ pub(super) struct Worker<A> {
     pub(super) app: Arc<A>,
     pub(super) workers: Arc<Workers>,
     pub(super) arrivals: mpsc::UnboundedReceiver<Accepted>,
-    pub(super) sockets: Vec<(std::net::TcpListener, Arc<Listening>)>,
+    pub(super) sockets: Vec<Share>,
     pub(super) shutdown: ShutdownWatch,
     pub(super) tether: Tether,
 }
