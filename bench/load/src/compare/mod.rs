@@ -27,7 +27,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use self::case::{Case, Load};
 use self::contender::Contender;
@@ -100,7 +100,7 @@ impl Compare {
             println!("{name}: {version}");
         }
         let began = Instant::now();
-        let (mut rows, mut verdicts, mut absent) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut rows, mut verdicts, mut absent, mut failed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for case in &self.cases {
             println!("\n{}: {}", case.name(), case.title());
             let cores = cores(*case, machine.cores());
@@ -112,24 +112,27 @@ impl Compare {
                 absent.push(json!({ "case": case, "name": name, "why": why }));
             }
             let apart = cores.are_apart();
-            let new = figure::rows(*case, self.measure(*case, &programs, cores)?);
+            let measured = match self.measure(*case, &programs, cores) {
+                Ok(measured) => measured,
+                // The others are worth having.
+                Err(error) => {
+                    println!("  FAILED: {error}");
+                    failed.push(json!({ "case": case, "why": error.to_string() }));
+                    continue;
+                }
+            };
+            let new = figure::rows(*case, measured);
             print!("{}", table::rows(&new));
             verdicts.extend(goal::verdicts(*case, &new, apart));
             rows.extend(new);
         }
-        self.report(&machine, &versions, &rows, &verdicts, &absent)?;
+        let more = json!({ "versions": versions, "absent": absent, "failed": failed });
+        self.report(&machine, &rows, &verdicts, &more)?;
         println!("it took {} s", began.elapsed().as_secs());
-        Ok(true)
+        Ok(failed.is_empty())
     }
 
-    fn report(
-        &self,
-        machine: &Machine,
-        versions: &BTreeMap<&str, String>,
-        rows: &[Row],
-        verdicts: &[Verdict],
-        absent: &[serde_json::Value],
-    ) -> Result<(), Failure> {
+    fn report(&self, machine: &Machine, rows: &[Row], verdicts: &[Verdict], more: &Value) -> Result<(), Failure> {
         if !verdicts.is_empty() {
             println!("\nGoals, by medians (and the rounds, each against its neighbour in time)");
         }
@@ -137,8 +140,8 @@ impl Compare {
             println!("{verdict}");
         }
         let results = json!({
-            "machine": machine, "versions": versions, "rounds": self.rounds, "seconds": self.seconds,
-            "rows": rows, "goals": verdicts, "absent": absent,
+            "machine": machine, "rounds": self.rounds, "seconds": self.seconds, "rows": rows, "goals": verdicts,
+            "more": more,
         });
         let file = machine::write(&self.results, "compare", &results)?;
         let picture = file.with_extension("svg");

@@ -34,8 +34,8 @@ pub(in crate::compare) fn haproxy(
         (Some(algorithm), Some(tokens)) => token(algorithm, &tokens.key),
         _ => String::new(),
     };
-    // Splicing makes bodies cheaper and costs nothing elsewhere; larger buffers make all but the largest bodies dearer.
-    // Without strict limits: it would want two descriptors for each connection that it might hold, and no case needs as many.
+    // Splicing makes bodies cheaper and costs nothing elsewhere; larger buffers make most things dearer. With strict
+    // limits it would want two descriptors for each connection that it might hold, and no case needs as many.
     let text = format!(
         "global\n  nbthread {threads}\n  maxconn {CONNECTIONS}\n  no strict-limits\n{global}\
          defaults\n  mode http\n  timeout connect 2s\n  timeout client 60s\n  timeout server 60s\n  timeout tunnel 300s\n  option forwardfor\n  option splice-response\n\
