@@ -45,8 +45,8 @@ type Failure = Box<dyn Error>;
 const WARM_UP: Duration = Duration::from_secs(1);
 /// Idle connections, and with `--quick`.
 const IDLE: (usize, usize) = (10_000, 1000);
-/// Rounds of what repeats itself.
-const REPEATS: u32 = 2;
+/// Rounds of what repeats itself, at most: memory, and instructions.
+const REPEATS: (u32, u32) = (3, 2);
 /// Descriptors besides those.
 const SPARE: u64 = 1000;
 
@@ -178,11 +178,11 @@ impl Compare {
             wrapper: (case.load() == Load::Callgrind).then(callgrind::wrapper),
         };
         let rounds = match case.load() {
-            Load::Idle => Self::apart(&contenders, self.rounds, |contender| {
+            Load::Idle => Self::apart(&contenders, self.rounds.min(REPEATS.0), |contender| {
                 load::idle(&ground.start(contender)?, contender.setup.tls, self.idle())
             }),
             Load::Callgrind => {
-                Self::apart(&contenders, self.rounds.min(REPEATS), |contender| callgrind::round(&ground, contender))
+                Self::apart(&contenders, self.rounds.min(REPEATS.1), |contender| callgrind::round(&ground, contender))
             }
             load => self.together(&contenders, &ground, load),
         }?;

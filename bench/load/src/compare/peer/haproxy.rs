@@ -38,7 +38,7 @@ pub(in crate::compare) fn haproxy(
     // limits it would want two descriptors for each connection that it might hold, and no case needs as many.
     let text = format!(
         "global\n  nbthread {threads}\n  maxconn {CONNECTIONS}\n  no strict-limits\n{global}\
-         defaults\n  mode http\n  timeout connect 2s\n  timeout client 60s\n  timeout server 60s\n  timeout tunnel 300s\n  option forwardfor\n  option splice-response\n\
+         defaults\n  mode http\n  timeout connect 2s\n  timeout client 300s\n  timeout server 60s\n  timeout tunnel 300s\n  option forwardfor\n  option splice-response\n\
          frontend front\n  bind {addr} backlog 4096{tls}\n{log}{token}  \
          unique-id-format %{{+X}}o%ci:%cp_%ts_%rt\n  unique-id-header x-request-id\n  default_backend origin\n\
          backend origin\n  http-reuse always\n  server origin {origin} pool-max-conn {POOL}\n\

@@ -75,6 +75,7 @@ pub(in crate::compare) fn nginx(
         upstream origin {{ server {origin}; keepalive {POOL}; keepalive_requests 1000000000; }}
         server {{
             listen {addr} {listen} backlog=4096;
+            keepalive_timeout 300s;
             {tls}
             {log}
             location / {{

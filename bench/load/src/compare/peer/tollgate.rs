@@ -33,7 +33,7 @@ fn configuration(ground: &Ground, setup: Setup, directory: &Path, addr: SocketAd
          [server]\nthreads = {workers}\nruntime_dir = \"{path}/run\"\nmax_connections = {CONNECTIONS}\n\
          [admin]\naddress = \"{admin}\"\n\
          [log.access]\n{log}\n\
-         [listeners.front]\naddress = \"{addr}\"\n",
+         [listeners.front]\naddress = \"{addr}\"\nkeepalive_timeout = \"5m\"\n",
         workers = setup.workers,
     );
     if setup.tls {
