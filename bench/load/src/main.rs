@@ -17,7 +17,7 @@ use tollgate_load::Origin;
 enum Command {
     /// Put a gateway under load, do something to it, and say what was lost
     Drill(drill::Drill),
-    /// Compare the CPU time of each request with that of nginx and HAProxy
+    /// Compare what requests cost with nginx, HAProxy and the least that is possible on the same runtime
     Compare(compare::Compare),
     /// Serve as an origin until standard input ends
     Origin {

@@ -12,15 +12,15 @@ use super::token::Algorithm;
 pub(super) enum Case {
     /// Small GETs on kept connections; nobody writes an access log
     Kept,
-    /// The same, and everybody writes a JSON line for each request to a file
+    /// Small GETs on kept connections; everybody writes a JSON line for each to a file
     Logged,
     /// A new connection for each small GET
     Fresh,
     /// Tokens of 1,000 users signed with RS256, a limit for each user, JSON access log, metrics
     JwtRs256,
-    /// The same with ES256
+    /// Tokens of 1,000 users signed with ES256, and the rest as with RS256
     JwtEs256,
-    /// The same with HS256
+    /// Tokens of 1,000 users signed with HS256, and the rest as with RS256
     JwtHs256,
     /// Tollgate with every kind of policy on each request, and with none
     Policies,
@@ -44,7 +44,7 @@ pub(super) enum Case {
     Websocket,
     /// Memory of idle connections that have had one request
     IdlePlain,
-    /// The same with TLS
+    /// Memory of idle connections with TLS that have had one request
     IdleTls,
     /// Small GETs spread over 10, 1,000 and 10,000 routes
     Routes,

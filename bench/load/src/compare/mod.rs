@@ -27,6 +27,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use self::case::{Case, Load};
@@ -76,6 +77,22 @@ pub(crate) struct Compare {
     results: PathBuf,
 }
 
+/// All that is written.
+#[derive(Debug, Serialize)]
+struct Results {
+    machine: Machine,
+    versions: BTreeMap<&'static str, String>,
+    /// For one worker, and for one worker and two
+    cores: [Cores; 2],
+    rounds: u32,
+    seconds: u64,
+    quick: bool,
+    rows: Vec<Row>,
+    goals: Vec<Verdict>,
+    absent: Vec<Value>,
+    failed: Vec<Value>,
+}
+
 impl Compare {
     pub(crate) fn run(mut self) -> Result<bool, Failure> {
         if self.quick {
@@ -95,62 +112,56 @@ impl Compare {
         }
         raise_file_limit(if self.cases.iter().any(|case| case.load() == Load::Idle) { self.idle() } else { 0 })?;
         let programs = Programs { tollgate: whole(&self.tollgate)?, floor: whole(&self.floor)? };
-        let versions = versions(&programs);
-        for (name, version) in &versions {
+        let began = Instant::now();
+        let mut results = Results {
+            versions: versions(&programs),
+            cores: [Cores::of_one_worker(machine.cores()), Cores::of_two_workers(machine.cores())],
+            rounds: self.rounds,
+            seconds: self.seconds,
+            quick: self.quick,
+            machine,
+            rows: Vec::new(),
+            goals: Vec::new(),
+            absent: Vec::new(),
+            failed: Vec::new(),
+        };
+        for (name, version) in &results.versions {
             println!("{name}: {version}");
         }
-        let began = Instant::now();
-        let (mut rows, mut verdicts, mut absent, mut failed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for case in &self.cases {
-            println!("\n{}: {}", case.name(), case.title());
-            let cores = cores(*case, machine.cores());
-            if !cores.are_apart() {
-                println!("  the machine has no cores left for the load: all share cores {:?}", cores.proxy);
-            }
-            for (name, why) in case.absent() {
-                println!("  without {name}: {why}");
-                absent.push(json!({ "case": case, "name": name, "why": why }));
-            }
-            let apart = cores.are_apart();
-            let measured = match self.measure(*case, &programs, cores) {
-                Ok(measured) => measured,
-                // The others are worth having.
-                Err(error) => {
-                    println!("  FAILED: {error}");
-                    failed.push(json!({ "case": case, "why": error.to_string() }));
-                    continue;
-                }
-            };
-            let new = figure::rows(*case, measured);
-            print!("{}", table::rows(&new));
-            verdicts.extend(goal::verdicts(*case, &new, apart));
-            rows.extend(new);
+            self.case(*case, &programs, &mut results);
         }
-        let more = json!({ "versions": versions, "absent": absent, "failed": failed });
-        self.report(&machine, &rows, &verdicts, &more)?;
+        results.report(&self.results)?;
         println!("it took {} s", began.elapsed().as_secs());
-        Ok(failed.is_empty())
+        Ok(results.failed.is_empty())
     }
 
-    fn report(&self, machine: &Machine, rows: &[Row], verdicts: &[Verdict], more: &Value) -> Result<(), Failure> {
-        if !verdicts.is_empty() {
-            println!("\nGoals, by medians (and the rounds, each against its neighbour in time)");
+    /// One case, with all that is to be said of it.
+    fn case(&self, case: Case, programs: &Programs, results: &mut Results) {
+        println!("\n{}: {}", case.name(), case.title());
+        let [one, two] = &results.cores;
+        let cores = if case == Case::Workers { two } else { one }.clone();
+        let apart = cores.are_apart();
+        if !apart {
+            println!("  the machine has no cores left for the load: all share cores {:?}", cores.proxy);
         }
-        for verdict in verdicts {
-            println!("{verdict}");
+        for (name, why) in case.absent() {
+            println!("  without {name}: {why}");
+            results.absent.push(json!({ "case": case, "name": name, "why": why }));
         }
-        let results = json!({
-            "machine": machine, "rounds": self.rounds, "seconds": self.seconds, "rows": rows, "goals": verdicts,
-            "more": more,
-        });
-        let file = machine::write(&self.results, "compare", &results)?;
-        let picture = file.with_extension("svg");
-        std::fs::write(&picture, plot::draw(rows, &machine.to_string()))?;
-        if self.quick {
-            println!("\nThese are of single rounds of a second: they show that everything runs, and nothing else.");
+        match self.measure(case, programs, cores) {
+            Ok(measured) => {
+                let rows = figure::rows(case, measured);
+                print!("{}", table::rows(&rows));
+                results.goals.extend(goal::verdicts(case, &rows, apart));
+                results.rows.extend(rows);
+            }
+            // The other cases are worth having.
+            Err(error) => {
+                println!("  FAILED: {error}");
+                results.failed.push(json!({ "case": case, "why": error.to_string() }));
+            }
         }
-        println!("\nresults: {} {}", file.display(), picture.display());
-        Ok(())
     }
 
     /// How many idle connections.
@@ -232,6 +243,26 @@ impl Compare {
     }
 }
 
+impl Results {
+    /// Says what became of the goals, and writes everything.
+    fn report(&self, directory: &Path) -> Result<(), Failure> {
+        if !self.goals.is_empty() {
+            println!("\nGoals, by medians (and the rounds, each against its neighbour in time)");
+        }
+        for verdict in &self.goals {
+            println!("{verdict}");
+        }
+        let file = machine::write(directory, "compare", &serde_json::to_value(self)?)?;
+        let picture = file.with_extension("svg");
+        std::fs::write(&picture, plot::draw(&self.rows, &self.machine.to_string()))?;
+        if self.quick {
+            println!("\nThese are of single rounds of a second: they show that everything runs, and nothing else.");
+        }
+        println!("\nresults: {} {}", file.display(), picture.display());
+        Ok(())
+    }
+}
+
 /// As many descriptors as may be had, for this process and those it starts; the error is that these are too few.
 fn raise_file_limit(idle: usize) -> Result<(), Failure> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -244,10 +275,6 @@ fn raise_file_limit(idle: usize) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
-}
-
-fn cores(case: Case, all: usize) -> Cores {
-    if case == Case::Workers { Cores::of_two_workers(all) } else { Cores::of_one_worker(all) }
 }
 
 fn whole(binary: &Path) -> Result<PathBuf, Failure> {
