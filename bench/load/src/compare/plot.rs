@@ -13,6 +13,8 @@ const ONE: f64 = 200.0;
 const LONGEST: f64 = 2.6;
 const BAR: f64 = 16.0;
 const GAP: f64 = 5.0;
+/// Keeps a label readable on a line.
+const HALO: &str = "paint-order=\"stroke\" stroke=\"#ffffff\" stroke-width=\"4\"";
 /// Above the bars of a case.
 const HEADING: f64 = 44.0;
 const TOP: f64 = 70.0;
@@ -30,17 +32,14 @@ pub(super) fn draw(rows: &[Row], machine: &str) -> String {
         y += BAR + GAP;
     }
     let height = y + 40.0;
-    let one = LEFT + ONE;
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" \
          font-family=\"sans-serif\" font-size=\"12\">\n\
          <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>\n\
          <text x=\"20\" y=\"28\" font-size=\"18\" font-weight=\"bold\">What it costs, as a ratio: shorter is better</text>\n\
          <text x=\"20\" y=\"48\" fill=\"#555555\">{}</text>\n\
-         <line x1=\"{one}\" y1=\"{TOP}\" x2=\"{one}\" y2=\"{}\" stroke=\"#999999\" stroke-dasharray=\"3 3\"/>\n\
          {body}</svg>\n",
         escape(machine),
-        height - 30.0,
     )
 }
 
@@ -62,36 +61,34 @@ fn heading(body: &mut String, y: f64, row: &Row) {
 fn bar(body: &mut String, y: f64, row: &Row) {
     let at = |ratio: f64| LEFT + ONE * ratio.min(LONGEST);
     let (end, middle) = (at(row.ratio.median), y + BAR / 2.0);
+    let (one, above, below, baseline) = (LEFT + ONE, y - GAP, y + BAR, y + 12.5);
     // Writing to memory cannot fail.
     let _ = writeln!(
         body,
-        "<text x=\"{:.0}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n\
+        "<text x=\"{:.0}\" y=\"{baseline:.1}\" text-anchor=\"end\">{}</text>\n\
          <rect x=\"{LEFT}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{BAR}\" fill=\"{}\"/>\n\
-         <line x1=\"{:.1}\" y1=\"{middle:.1}\" x2=\"{:.1}\" y2=\"{middle:.1}\" stroke=\"#222222\" stroke-width=\"2\"/>\n\
-         <text x=\"{:.1}\" y=\"{:.1}\">{:.2} × ({:.2}..{:.2}) · {}</text>",
+         <path d=\"M{one} {above:.1} V{below:.1}\" stroke=\"#777777\" stroke-dasharray=\"3 3\"/>",
         LEFT - 8.0,
-        y + 12.5,
         escape(&row.name),
         end - LEFT,
         colour(&row.name),
+    );
+    if row.ratio.median > LONGEST {
+        let from = end - 24.0;
+        let _ = writeln!(body, "<path d=\"M{from:.1} {below:.1} l8 -{BAR} h6 l-8 {BAR} z\" fill=\"#ffffff\"/>");
+    }
+    let _ = writeln!(
+        body,
+        "<path d=\"M{:.1} {middle:.1} H{:.1}\" stroke=\"#222222\" stroke-width=\"2\"/>\n\
+         <text x=\"{:.1}\" y=\"{baseline:.1}\" {HALO}>{:.2} × ({:.2}..{:.2}) · {}</text>",
         at(row.ratio.min),
         at(row.ratio.max),
         at(row.ratio.max).max(end) + 8.0,
-        y + 12.5,
         row.ratio.median,
         row.ratio.min,
         row.ratio.max,
         number(row.cost.median),
     );
-    if row.ratio.median > LONGEST {
-        let (from, top, bottom) = (end - 24.0, y - 1.0, y + BAR + 1.0);
-        let _ = writeln!(
-            body,
-            "<path d=\"M{from:.1} {bottom:.1} l8 {:.1} h6 l-8 {:.1} z\" fill=\"#ffffff\"/>",
-            top - bottom,
-            bottom - top
-        );
-    }
 }
 
 /// One for each peer.
@@ -123,7 +120,7 @@ mod tests {
         assert_eq!(picture.matches("<rect x=").count(), 3);
         assert!(picture.contains("width=\"300.0\""), "1.5 times 200: {picture}");
         assert!(picture.contains("width=\"520.0\"") && picture.contains("100.00 ×"), "{picture}");
-        assert_eq!(picture.matches("<path").count(), 1);
+        assert_eq!(picture.matches(" z\" fill=").count(), 1);
         assert!(picture.contains("a &lt;machine&gt; &amp; more"));
     }
 }
