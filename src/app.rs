@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use crate::admin::{Admin, Sources};
 use crate::config::{Config, ConfigError, Name, Places};
 use crate::control::{self, Drain, Launcher, Life, Parts, Predecessor, Reloader, Signals, Status};
-use crate::listen::{Listeners, Listening};
+use crate::listen::{Crowd, Listeners, Listening};
 use crate::proxy::Proxy;
 use crate::snapshot::{Live, Snapshot, Tools};
 use crate::socket::{Sockets, listen_unix};
@@ -141,6 +141,7 @@ fn start(
     let proxy = Proxy { live: Arc::clone(&live), drain: drain.clone(), access_log: access_log.clone() };
     let proxy = Arc::new(pingora_proxy::http_proxy(&server.configuration, proxy));
     let capacity = Arc::new(Semaphore::new(config.server.max_connections));
+    let crowd = Arc::new(Crowd::new());
     let listening = listening.into_iter().map(|(name, socket)| {
         let listening = Listening {
             metrics: tools.metrics.listener(&name),
@@ -148,6 +149,7 @@ fn start(
             live: Arc::clone(&live),
             drain: drain.clone(),
             capacity: Arc::clone(&capacity),
+            crowd: Arc::clone(&crowd),
         };
         (socket, Arc::new(listening))
     });

@@ -14,14 +14,33 @@ pub struct Connection {
     pub listener: Name,
     /// The other end; IPv4-mapped IPv6 is IPv4
     pub peer: SocketAddr,
-    /// Our end
+    /// Whom it is from: the other end, or whom a trusted balancer names there (PROXY protocol)
+    pub source: SocketAddr,
+    /// Our end; behind a balancer that says so, its end
     pub local: SocketAddr,
+    /// What a balancer said of it besides
+    pub proxied: Option<Arc<Proxied>>,
+    /// Requests come by HTTP/2
+    pub http2: bool,
     /// Present when the connection is encrypted
     pub tls: Option<TlsFacts>,
     /// When reading and writing give up. For HTTP/1, where a connection is one request at a time.
     pub deadline: Arc<Deadline>,
     aborted: AtomicBool,
     ends_with_client: AtomicBool,
+}
+
+/// What a PROXY header said of a connection, its ends apart.
+#[derive(Debug)]
+pub struct Proxied {
+    /// 1 or 2
+    pub version: u8,
+    /// The client's connection to the balancer was encrypted
+    pub encrypted: bool,
+    /// The host that the client asked the balancer for
+    pub authority: Option<String>,
+    /// What the balancer calls the connection
+    pub unique_id: Option<Box<[u8]>>,
 }
 
 /// What the TLS handshake settled.
@@ -50,17 +69,25 @@ impl TlsFacts {
 }
 
 impl Connection {
-    /// A connection that was accepted just now.
+    /// A connection that was accepted just now, without a balancer that speaks for somebody else.
     pub fn new(listener: Name, peer: SocketAddr, local: SocketAddr, tls: Option<TlsFacts>) -> Self {
         Self {
             listener,
             peer,
+            source: peer,
             local,
+            proxied: None,
+            http2: tls.as_ref().is_some_and(|tls| tls.http2),
             tls,
             deadline: Arc::default(),
             aborted: AtomicBool::new(false),
             ends_with_client: AtomicBool::new(false),
         }
+    }
+
+    /// Whether the client's connection is encrypted, up to us or up to the balancer that speaks for it.
+    pub fn is_encrypted(&self) -> bool {
+        self.tls.is_some() || self.proxied.as_ref().is_some_and(|proxied| proxied.encrypted)
     }
 
     /// The response broke off: close so that the client cannot take what it has for the whole.

@@ -13,8 +13,8 @@ mod reply;
 mod request;
 mod request_id;
 
-pub use client::{Client, TrustedProxies, unmapped};
-pub use connection::{Connection, TlsFacts};
+pub use client::{Client, TrustedProxies, network, unmapped};
+pub use connection::{Connection, Proxied, TlsFacts};
 pub use deadline::Deadline;
 pub use host::{BadHost, Host};
 pub use path::{BadPath, Canonical, canonical};

@@ -14,11 +14,12 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::TlsAcceptor;
 
 use super::Listening;
+use super::arrival::{self, Arrival, plain};
 use super::stream::{Place, Stream};
 use super::transport::Transport;
 use super::{http1, http2};
 use crate::config::{Listener, Protocol};
-use crate::http::{Connection, Reason, TlsFacts, unmapped};
+use crate::http::{Connection, Reason, TlsFacts};
 use crate::tls::ServerTls;
 
 /// How long a TLS handshake may take.
@@ -110,7 +111,8 @@ fn spawn<A: HttpServerApp + Send + Sync + 'static>(
     shutdown: &ShutdownWatch,
 ) {
     let (app, listening, shutdown) = (Arc::clone(app), Arc::clone(listening), shutdown.clone());
-    let place = Place { permit, drain: listening.drain.connection(), gauge: listening.metrics.connection() };
+    let place =
+        Place { permit, drain: listening.drain.connection(), gauge: listening.metrics.connection(), member: None };
     tokio::spawn(async move { serve(&app, tcp, peer, place, &listening, &shutdown).await });
 }
 
@@ -122,9 +124,9 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 async fn serve<A: HttpServerApp + Send + Sync + 'static>(
     app: &Arc<A>,
-    tcp: TcpStream,
+    mut tcp: TcpStream,
     peer: SocketAddr,
-    place: Place,
+    mut place: Place,
     listening: &Listening,
     shutdown: &ShutdownWatch,
 ) {
@@ -135,6 +137,11 @@ async fn serve<A: HttpServerApp + Send + Sync + 'static>(
     let (Ok(local), Ok(())) = (tcp.local_addr(), tcp.set_nodelay(true)) else {
         return;
     };
+    let ends = (plain(peer), plain(local));
+    let Some(mut arrival) = arrival::admit(&mut tcp, ends, &listener.spec, &snapshot, listening).await else {
+        return;
+    };
+    place.member = arrival.member.take();
     let (transport, tls) = match &listener.tls {
         None => (Transport::Plain(tcp), None),
         Some(tls) => match shake_hands(tls, tcp).await {
@@ -146,7 +153,8 @@ async fn serve<A: HttpServerApp + Send + Sync + 'static>(
             }
         },
     };
-    let http2 = tls.as_ref().is_some_and(|tls| tls.http2);
+    let http2 =
+        tls.as_ref().is_some_and(|tls| tls.http2) || listener.spec.protocols.contains(&Protocol::Http2Cleartext);
     if !http2 && !listener.spec.protocols.contains(&Protocol::Http1) {
         listening.metrics.refuse(Reason::Unsupported);
         return;
@@ -154,7 +162,9 @@ async fn serve<A: HttpServerApp + Send + Sync + 'static>(
     let listener = Arc::clone(listener);
     // A long connection must not keep a whole snapshot alive.
     drop(snapshot);
-    let connection = Connection::new(listening.name.clone(), plain(peer), plain(local), tls);
+    let Arrival { peer, source, destination, proxied, .. } = arrival;
+    let mut connection = Connection::new(listening.name.clone(), peer, destination, tls);
+    (connection.source, connection.proxied, connection.http2) = (source, proxied, http2);
     let stream = stream(transport, connection, place);
     let spec: &Listener = &listener.spec;
     if http2 {
@@ -170,10 +180,6 @@ fn stream(transport: Transport, connection: Connection, place: Place) -> Stream 
     let header = Box::new(pingora_http::ResponseHeader::build(200, Some(0)).expect("200 is a status"));
     let digest = ProxyDigest::new(header, Some(Box::new(Arc::clone(&connection))));
     Stream::new(transport, connection, Arc::new(digest), place)
-}
-
-fn plain(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(unmapped(address.ip()), address.port())
 }
 
 async fn shake_hands(tls: &ServerTls, tcp: TcpStream) -> io::Result<(Transport, TlsFacts)> {

@@ -2,16 +2,19 @@
 //!
 //! It stands around Pingora's `HttpProxy` because Pingora's own listeners have no deadline for a head, no cap on
 //! connections, no PROXY protocol on plaintext, and cannot say when they accept. A connection goes through `accept`
-//! (cap, TLS), then `http1` (which reads heads with `head` and `body`) or `http2`, and reaches Pingora as a `stream`.
+//! (cap, TLS) and `arrival` (PROXY protocol, cap per address), then `http1` (which reads heads with `head` and `body`) or `http2`, and reaches Pingora as a `stream`.
 //! What must not reach it is answered by `refusal`; `close` sees to it that the last answer arrives.
 
 mod accept;
 mod alarm;
+mod arrival;
 mod body;
 mod close;
+mod crowd;
 mod head;
 mod http1;
 mod http2;
+mod proxy_protocol;
 mod refusal;
 mod stream;
 mod transport;
@@ -25,6 +28,8 @@ use pingora_core::services::Service;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+
+pub use crowd::Crowd;
 
 use crate::config::Name;
 use crate::control::Drain;
@@ -44,6 +49,8 @@ pub struct Listening {
     pub metrics: ListenerMetrics,
     /// Connections at once, over all listeners
     pub capacity: Arc<Semaphore>,
+    /// Connections of each address, over all listeners
+    pub crowd: Arc<Crowd>,
 }
 
 /// All listeners, as one of Pingora's services: its threads are the workers.

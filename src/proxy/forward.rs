@@ -123,12 +123,12 @@ fn credentials(header: &mut RequestHeader, ctx: &RequestCtx) -> Result<()> {
 
 /// Where the request came from. What an untrusted client said of this is dropped, not appended to.
 fn origin(header: &mut RequestHeader, ctx: &RequestCtx, connection: &Connection, snapshot: &Snapshot) -> Result<()> {
-    let trusted = snapshot.trusted.contains(connection.peer.ip());
+    let trusted = snapshot.trusted.contains(connection.source.ip());
     header.remove_header(&FORWARDED);
     header.insert_header(X_FORWARDED_FOR, forwarded_for(header, connection, trusted))?;
     header.insert_header(X_REAL_IP, address(ctx.client))?;
     if !(trusted && header.headers.contains_key(X_FORWARDED_PROTO)) {
-        let scheme = if connection.tls.is_some() { "https" } else { "http" };
+        let scheme = if connection.is_encrypted() { "https" } else { "http" };
         header.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
     }
     if !(trusted && header.headers.contains_key(X_FORWARDED_PORT)) {
@@ -148,7 +148,7 @@ fn origin(header: &mut RequestHeader, ctx: &RequestCtx, connection: &Connection,
 
 fn forwarded_for(header: &RequestHeader, connection: &Connection, trusted: bool) -> HeaderValue {
     if !trusted || !header.headers.contains_key(X_FORWARDED_FOR) {
-        return address(connection.peer.ip());
+        return address(connection.source.ip());
     }
     let mut list = String::new();
     for value in header.headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()) {
@@ -156,8 +156,8 @@ fn forwarded_for(header: &RequestHeader, connection: &Connection, trusted: bool)
         list.push_str(", ");
     }
     // Writing to a string does not fail.
-    let _ = write!(list, "{}", connection.peer.ip());
-    HeaderValue::from_str(&list).unwrap_or_else(|_| address(connection.peer.ip()))
+    let _ = write!(list, "{}", connection.source.ip());
+    HeaderValue::from_str(&list).unwrap_or_else(|_| address(connection.source.ip()))
 }
 
 fn address(address: std::net::IpAddr) -> HeaderValue {

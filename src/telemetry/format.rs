@@ -54,8 +54,13 @@ impl Serialize for Record {
             map.serialize_entry("tls_cipher", tls.cipher)?;
             optional(&mut map, "tls_sni", tls.sni.as_deref())?;
         }
+        if let Some(proxied) = &self.proxied {
+            map.serialize_entry("proxy_protocol", &proxied.version)?;
+            optional(&mut map, "proxy_authority", proxied.authority.as_deref())?;
+            optional(&mut map, "proxy_unique_id", proxied.unique_id.as_deref().map(String::from_utf8_lossy))?;
+        }
         map.serialize_entry("method", self.method.as_str())?;
-        map.serialize_entry("scheme", if self.tls.is_some() { "https" } else { "http" })?;
+        map.serialize_entry("scheme", if self.is_encrypted() { "https" } else { "http" })?;
         map.serialize_entry("host", &self.host)?;
         map.serialize_entry("path", &self.path)?;
         optional(&mut map, "query", self.query.as_deref().map(|query| redacted(query, &self.token_parameters)))?;
@@ -243,6 +248,7 @@ pub(super) mod tests {
             peer: Ipv4Addr::LOCALHOST.into(),
             listener: "http".into(),
             tls: None,
+            proxied: None,
             method: Method::GET,
             host: "h".into(),
             path: path.into(),
