@@ -1,8 +1,10 @@
 //! What a request may know of the connection it came on.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::HeaderValue;
 
 use super::Deadline;
 use crate::config::Name;
@@ -26,8 +28,21 @@ pub struct Connection {
     pub tls: Option<TlsFacts>,
     /// When reading and writing give up. For HTTP/1, where a connection is one request at a time.
     pub deadline: Arc<Deadline>,
+    source_value: HeaderValue,
+    port_value: HeaderValue,
     aborted: AtomicBool,
     ends_with_client: AtomicBool,
+}
+
+/// Between whom a connection is.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    /// The other end of the socket
+    pub peer: SocketAddr,
+    /// The other end, or whom a balancer names there
+    pub source: SocketAddr,
+    /// Our end, or where a balancer says that it was sent to
+    pub local: SocketAddr,
 }
 
 /// What a PROXY header said of a connection, its ends apart.
@@ -69,17 +84,20 @@ impl TlsFacts {
 }
 
 impl Connection {
-    /// A connection that was accepted just now, without a balancer that speaks for somebody else.
-    pub fn new(listener: Name, peer: SocketAddr, local: SocketAddr, tls: Option<TlsFacts>) -> Self {
+    /// A connection that was accepted just now.
+    pub fn new(listener: Name, ends: Ends, proxied: Option<Arc<Proxied>>, tls: Option<TlsFacts>) -> Self {
+        let Ends { peer, source, local } = ends;
         Self {
             listener,
             peer,
-            source: peer,
+            source,
             local,
-            proxied: None,
+            proxied,
             http2: tls.as_ref().is_some_and(|tls| tls.http2),
             tls,
             deadline: Arc::default(),
+            source_value: address_value(source.ip()),
+            port_value: local.port().into(),
             aborted: AtomicBool::new(false),
             ends_with_client: AtomicBool::new(false),
         }
@@ -88,6 +106,16 @@ impl Connection {
     /// Whether the client's connection is encrypted, up to us or up to the balancer that speaks for it.
     pub fn is_encrypted(&self) -> bool {
         self.tls.is_some() || self.proxied.as_ref().is_some_and(|proxied| proxied.encrypted)
+    }
+
+    /// The address it is from as a header says it: written once for all requests.
+    pub fn source_value(&self) -> &HeaderValue {
+        &self.source_value
+    }
+
+    /// The port of our end as a header says it.
+    pub fn port_value(&self) -> &HeaderValue {
+        &self.port_value
     }
 
     /// The response broke off: close so that the client cannot take what it has for the whole.
@@ -112,8 +140,15 @@ impl Connection {
     }
 }
 
+/// An address as a header says it.
+pub fn address_value(address: IpAddr) -> HeaderValue {
+    HeaderValue::try_from(address.to_string()).expect("addresses are visible ASCII")
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -131,5 +166,15 @@ mod tests {
         assert!(!facts.covers("x.y.b.example"));
         assert!(!facts.covers(".b.example"));
         assert!(!facts.covers("x.a.example"));
+    }
+
+    proptest! {
+        #[test]
+        fn every_address_is_a_header_value(bits in any::<u128>(), v4 in any::<u32>()) {
+            let v6 = IpAddr::from(std::net::Ipv6Addr::from(bits));
+            prop_assert_eq!(address_value(v6), v6.to_string());
+            let v4 = IpAddr::from(std::net::Ipv4Addr::from(v4));
+            prop_assert_eq!(address_value(v4), v4.to_string());
+        }
     }
 }

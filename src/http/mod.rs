@@ -14,7 +14,7 @@ mod request;
 mod request_id;
 
 pub use client::{Client, TrustedProxies, network, unmapped};
-pub use connection::{Connection, Proxied, TlsFacts};
+pub use connection::{Connection, Ends, Proxied, TlsFacts, address_value};
 pub use deadline::Deadline;
 pub use host::{BadHost, Host};
 pub use path::{BadPath, Canonical, canonical};

@@ -13,19 +13,15 @@ use super::Listening;
 use super::crowd::Member;
 use super::proxy_protocol::{self, Header, MAX_HEADER, Malformed};
 use crate::config::{Listener, ProxyProtocol};
-use crate::http::{Proxied, Reason, unmapped};
+use crate::http::{Ends, Proxied, Reason, unmapped};
 use crate::snapshot::Snapshot;
 
-/// The ends of a connection that may be served.
+/// A connection that may be served.
 #[derive(Debug)]
 pub(super) struct Arrival {
-    /// The other end of the socket
-    pub(super) peer: SocketAddr,
-    /// Whom it is from: the other end, or whom a balancer names there
-    pub(super) source: SocketAddr,
-    /// Where it was sent to
-    pub(super) destination: SocketAddr,
-    /// What a balancer said besides
+    /// Between whom it is
+    pub(super) ends: Ends,
+    /// What a balancer said of it besides
     pub(super) proxied: Option<Arc<Proxied>>,
     /// Its place among those of its address, where they are counted
     pub(super) member: Option<Member>,
@@ -59,7 +55,9 @@ pub(super) async fn admit(
     snapshot: &Snapshot,
     listening: &Listening,
 ) -> Option<Arrival> {
-    let mut arrival = Arrival { peer, source: peer, destination: local, proxied: None, member: None };
+    let peer = plain(peer);
+    let ends = Ends { peer, source: peer, local: plain(local) };
+    let mut arrival = Arrival { ends, proxied: None, member: None };
     let judged = match spec.proxy_protocol {
         ProxyProtocol::Off => Ok(()),
         ProxyProtocol::Required => arrival.introduce(tcp, spec, snapshot, listening).await,
@@ -86,15 +84,15 @@ impl Arrival {
         snapshot: &Snapshot,
         listening: &Listening,
     ) -> Result<(), Refusal> {
-        if !snapshot.trusted.contains(self.peer.ip()) {
+        if !snapshot.trusted.contains(self.ends.peer.ip()) {
             return Err(Refusal::Refused(Reason::ProxyUntrusted, "it is no trusted proxy"));
         }
         let late = Refusal::Refused(Reason::ProxyHeader, "the PROXY header took too long");
         let header = timeout(spec.header_timeout, receive(tcp)).await.map_err(|_| late)??;
-        log::trace!("listener {}: {} says {header:?}", listening.name, self.peer);
+        log::trace!("listener {}: {} says {header:?}", listening.name, self.ends.peer);
         if let Some(ends) = header.ends {
-            self.source = plain(ends.source);
-            self.destination = plain(ends.destination);
+            self.ends.source = plain(ends.source);
+            self.ends.local = plain(ends.destination);
         }
         self.proxied = Some(Arc::new(Proxied {
             version: header.version,
@@ -107,7 +105,7 @@ impl Arrival {
 
     /// Takes a place among the connections of its address. A proxy that is trusted speaks for many.
     fn join(&mut self, snapshot: &Snapshot, listening: &Listening) -> Result<(), Refusal> {
-        let address = self.source.ip();
+        let address = self.ends.source.ip();
         let Some(most) = snapshot.config.server.max_connections_per_address else {
             return Ok(());
         };
@@ -145,6 +143,6 @@ async fn receive(tcp: &mut TcpStream) -> Result<Header, Refusal> {
 }
 
 /// An IPv4 address in IPv6 clothes is an IPv4 address.
-pub(super) fn plain(address: SocketAddr) -> SocketAddr {
+fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(unmapped(address.ip()), address.port())
 }

@@ -2,6 +2,7 @@
 
 mod access_log;
 mod format;
+mod json;
 mod log;
 mod metrics;
 mod record;
