@@ -93,7 +93,8 @@ fn config<'a>(ctx: &'a Context<'a>, sections: Sections<'a>) -> Option<Config> {
     let read_auth = auth.read(auth::auth);
     let log = log::log(log, &read_auth);
     let read_upstreams = upstreams.read(upstream::upstream);
-    let read_listeners = listeners.read(|table| listener::listener(table, &limits, &read_limits, &mut addresses));
+    let read_listeners =
+        listeners.read(|table| listener::listener(table, server.as_ref(), &limits, &read_limits, &mut addresses));
     let known = route::Known {
         listeners: &listeners,
         auth: &auth,
