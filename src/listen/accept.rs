@@ -134,11 +134,10 @@ async fn serve<A: HttpServerApp + Send + Sync + 'static>(
     };
     let (transport, tls) = match &listener.tls {
         None => (Transport::Plain(tcp), None),
-        Some(tls) => match shake_hands(tls, tcp).await {
+        Some(tls) => match shake_hands(tls, tcp, &listening.metrics).await {
             Ok((transport, facts)) => (transport, Some(facts)),
             Err(error) => {
                 log::debug!("listener {}: TLS handshake with {peer}: {error}", listening.name);
-                listening.metrics.refuse(Reason::TlsHandshake);
                 return;
             }
         },

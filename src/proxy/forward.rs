@@ -36,6 +36,7 @@ pub(super) fn request(header: &mut RequestHeader, ctx: &RequestCtx) -> Result<()
     host(header, lease.endpoint())?;
     origin(header, ctx, connection, snapshot)?;
     trace(header)?;
+    client_certificate(header, ctx, connection, snapshot)?;
     identity(header, ctx, snapshot)?;
     ctx.passage.request_headers.apply(
         header,
@@ -207,6 +208,25 @@ fn identity(header: &mut RequestHeader, ctx: &RequestCtx, snapshot: &Snapshot) -
         // A claim that cannot be a header's value is left out: half of it would be another identity.
         if let Some(value) = identity.claim_text(claim).and_then(|text| HeaderValue::from_str(&text).ok()) {
             header.insert_header(name.clone(), value)?;
+        }
+    }
+    Ok(())
+}
+
+/// Tells the upstream which certificate the client has shown, by the headers that only we may set.
+fn client_certificate(
+    header: &mut RequestHeader,
+    ctx: &RequestCtx,
+    connection: &Connection,
+    snapshot: &Snapshot,
+) -> Result<()> {
+    let Some(certificate) = ctx.client_certificate() else {
+        return Ok(());
+    };
+    let tls = snapshot.listener(&connection.listener).and_then(|listener| listener.spec.tls.as_ref());
+    for (name, fact) in tls.and_then(|tls| tls.clients.as_ref()).iter().flat_map(|clients| &clients.headers) {
+        if let Some(value) = certificate.header(*fact) {
+            header.insert_header(name.clone(), value.clone())?;
         }
     }
     Ok(())

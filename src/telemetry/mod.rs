@@ -2,12 +2,14 @@
 
 mod access_log;
 mod format;
+mod handshakes;
 mod log;
 mod metrics;
 mod record;
 mod scrape;
 
 pub use access_log::AccessLog;
+pub use handshakes::HandshakeFailure;
 pub use log::start_log;
 pub use metrics::{InFlight, ListenerMetrics, Metrics, OpenConnection, Refusals, RouteMetrics};
 pub use record::{Record, TlsRecord};
