@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use crate::admin::{Admin, Sources};
 use crate::config::{Config, ConfigError, Name, Places};
 use crate::control::{self, Drain, Estate, Launcher, Life, Parts, Predecessor, Reloader, Signals, Status};
-use crate::listen::{Listeners, Listening};
+use crate::listen::{Listeners, Listening, Threads};
 use crate::proxy::Proxy;
 use crate::snapshot::{Live, Snapshot, Tools};
 use crate::socket::{Sockets, listen_unix};
@@ -21,7 +21,7 @@ use crate::tls::{TicketKey, TicketKeys, TlsTools};
 
 /// The name of the control socket among those that are passed on.
 const CONTROL: &str = "control";
-/// Idle connections to upstreams that a worker keeps.
+/// Idle connections to upstreams that each worker keeps.
 const POOL_PER_THREAD: usize = 512;
 /// Pingora's own bound on tries; a request stops long before, when its upstream's retry policy says so.
 const MAX_TRIES: usize = 100;
@@ -81,12 +81,13 @@ pub fn run(file: &Path, take_over: bool) -> Result<(), StartError> {
     let started = loaded
         .map_err(StartError::from)
         .and_then(|loaded| start(loaded, file, signals, predecessor.clone(), estate.unwrap_or_default()));
-    let Started { server, life, access_log, failure } = started.inspect_err(|error| {
+    let Started { server, life, workers, access_log, failure } = started.inspect_err(|error| {
         if let Some(predecessor) = &predecessor {
             predecessor.abort(&error.to_string());
         }
     })?;
     server.run(RunArgs { shutdown_signal: Box::new(life) });
+    workers.end();
     access_log.finish();
     match failure.get() {
         Some(why) => Err(other(why.clone())),
@@ -98,6 +99,7 @@ pub fn run(file: &Path, take_over: bool) -> Result<(), StartError> {
 struct Started {
     server: Server,
     life: Life,
+    workers: Threads,
     access_log: AccessLog,
     failure: Arc<OnceLock<String>>,
 }
@@ -121,28 +123,36 @@ fn start(
         .map_err(|error| other(format!("log.access.output cannot be written: {error}")))?;
 
     let all: Vec<_> = addresses(&config).collect();
-    sockets.retain(|name| name == CONTROL || all.iter().any(|address| address.to_string() == name));
-    let mut bind = |key: &str, address: SocketAddr| {
-        sockets.tcp(address, &all).map_err(|error| other(format!("{key}: cannot listen at {address}: {error}")))
-    };
+    sockets.retain(|name| name == CONTROL || all.iter().any(|address| address.to_string() == Sockets::address(name)));
+    let cannot = |key: &str, address: SocketAddr, error| other(format!("{key}: cannot listen at {address}: {error}"));
+    let mut bind =
+        |key: &str, address: SocketAddr| sockets.tcp(address, &all).map_err(|error| cannot(key, address, error));
     let admin_socket = bind("admin.address", config.admin.address)?;
     let health_socket = config.admin.health_address.map(|address| bind("admin.health_address", address)).transpose()?;
-    let mut listening: Vec<(Name, TcpListener)> = Vec::new();
+    let mut listening: Vec<(Name, Vec<TcpListener>)> = Vec::new();
     for (name, listener) in &config.listeners {
         for address in &listener.addresses {
-            listening.push((name.clone(), bind(&format!("listeners.{name}.address"), *address)?));
+            let shares = sockets.shared(*address, &all, config.server.threads);
+            let shares = shares.map_err(|error| cannot(&format!("listeners.{name}.address"), *address, error))?;
+            listening.push((name.clone(), shares));
         }
     }
     let control_socket = control_socket(&config, &mut sockets)?;
 
     let live = Arc::new(Live::new(snapshot));
     let (drain, status) = (Drain::new(), Arc::new(Status::new()));
-    let conf = server_conf(&config);
+    let conf = server_conf();
     let mut server = Server::new_with_opt_and_conf(None, conf);
-    let proxy = Proxy { live: Arc::clone(&live), drain: drain.clone(), access_log: access_log.clone() };
-    let proxy = Arc::new(pingora_proxy::http_proxy(&server.configuration, proxy));
+    let proxy = {
+        let (live, drain, access_log) = (Arc::clone(&live), drain.clone(), access_log.clone());
+        let conf = Arc::clone(&server.configuration);
+        move || {
+            let proxy = Proxy { live: Arc::clone(&live), drain: drain.clone(), access_log: access_log.clone() };
+            pingora_proxy::http_proxy(&conf, proxy)
+        }
+    };
     let capacity = Arc::new(Semaphore::new(config.server.max_connections));
-    let listening = listening.into_iter().map(|(name, socket)| {
+    let listening = listening.into_iter().map(|(name, sockets)| {
         let listening = Listening {
             metrics: tools.metrics.listener(&name),
             name,
@@ -150,9 +160,9 @@ fn start(
             drain: drain.clone(),
             capacity: Arc::clone(&capacity),
         };
-        (socket, Arc::new(listening))
+        (sockets, Arc::new(listening))
     });
-    let listeners = Listeners::new(proxy, listening.collect(), config.server.threads);
+    let (listeners, workers) = Listeners::new(proxy, listening.collect(), config.server.threads);
     let accepting = listeners.accepting();
     server.add_service(listeners);
     let sources = Sources {
@@ -179,7 +189,7 @@ fn start(
         accepting,
         failure: Arc::clone(&failure),
     });
-    Ok(Started { server, life, access_log, failure })
+    Ok(Started { server, life, workers, access_log, failure })
 }
 
 fn other(text: String) -> StartError {
@@ -234,9 +244,10 @@ fn private_directory(directory: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-fn server_conf(config: &Config) -> ServerConf {
+/// Of the whole process, and of each worker's proxy: one thread is all that each service and each pool is for.
+fn server_conf() -> ServerConf {
     ServerConf {
-        threads: config.server.threads,
+        threads: 1,
         upstream_keepalive_pool_size: POOL_PER_THREAD,
         max_retries: MAX_TRIES,
         grace_period_seconds: Some(0),

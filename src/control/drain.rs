@@ -32,7 +32,7 @@ struct Inner {
     emptied: Notify,
 }
 
-/// Somebody who may still accept connections, until dropped; the process waits for that too.
+/// Somebody who may still begin connections, or owes an answer, until dropped; the process waits for that too.
 #[derive(Debug)]
 pub struct AcceptorGuard(Arc<Inner>);
 

@@ -137,13 +137,18 @@ impl Living {
                         self.end_operation();
                         return ShutdownSignal::FastShutdown;
                     }
-                    Signal::Terminate => return self.terminate().await,
+                    Signal::Terminate => {
+                        // Who waits to be heard is told to ask elsewhere.
+                        drop(commands);
+                        return self.terminate().await;
+                    }
                     Signal::ReopenLogs => self.reopen_logs(),
                     other if idle => self.start(other),
                     other => self.pending = Some(other),
                 },
                 done = finished(self.operation.as_mut()), if !idle => {
                     if let Some(successor) = self.finish(done) {
+                        drop(commands);
                         return self.succeeded(successor).await;
                     }
                 }

@@ -60,9 +60,9 @@ pub(super) async fn serve(socket: OwnedFd, commands: mpsc::Sender<Command>, drai
         let channel = accepted.and_then(|(stream, _)| blocking(stream));
         match (channel, Arc::clone(&places).try_acquire_owned()) {
             (Ok(channel), Ok(place)) => {
-                let commands = commands.clone();
+                let (commands, drain) = (commands.clone(), drain.clone());
                 tokio::spawn(async move {
-                    attend(Arc::new(channel), commands).await;
+                    attend(Arc::new(channel), commands, &drain).await;
                     drop(place);
                 });
             }
@@ -81,7 +81,7 @@ fn blocking(stream: tokio::net::UnixStream) -> io::Result<Channel> {
     Ok(Channel::from(OwnedFd::from(stream)))
 }
 
-async fn attend(channel: Arc<Channel>, commands: mpsc::Sender<Command>) {
+async fn attend(channel: Arc<Channel>, commands: mpsc::Sender<Command>, drain: &Drain) {
     let asked = tokio::task::spawn_blocking({
         let channel = Arc::clone(&channel);
         move || receive(&channel)
@@ -94,6 +94,8 @@ async fn attend(channel: Arc<Channel>, commands: mpsc::Sender<Command>) {
         }
         Err(_panicked) => return,
     };
+    // A process that ends before its answer has left would be asked for the same again, as its successor.
+    let _unanswered = drain.acceptor();
     let (reply, answered) = oneshot::channel();
     let command = Command { verb, reply, channel: Arc::clone(&channel) };
     let reply = match commands.send(command).await {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::template::{self, Place};
 use super::{Facts, Parameters};
@@ -57,21 +57,22 @@ impl HeaderRules {
 }
 
 impl Rendered {
-    /// Carries the rules out on `target`, by its own way to remove and to set.
-    pub fn apply<T>(
-        &self,
-        target: &mut T,
-        remove: impl Fn(&mut T, &HeaderName),
-        set: impl Fn(&mut T, HeaderName, HeaderValue),
-    ) {
+    /// Carries the rules out.
+    pub fn apply(&self, headers: &mut HeaderMap) {
+        self.remove(headers);
+        let fixed = self.rules.iter().flat_map(|rules| &rules.fixed);
+        for (name, value) in fixed.chain(&self.values) {
+            headers.insert(name, value.clone());
+        }
+    }
+
+    /// Carries out only what takes away.
+    pub fn remove(&self, headers: &mut HeaderMap) {
         let Some(rules) = &self.rules else {
             return;
         };
         for name in rules.remove.iter().chain(rules.templates.iter().map(|(name, _)| name)) {
-            remove(target, name);
-        }
-        for (name, value) in rules.fixed.iter().chain(&self.values) {
-            set(target, name.clone(), value.clone());
+            headers.remove(name);
         }
     }
 }
@@ -91,7 +92,7 @@ fn fixed(template: &Template) -> Option<HeaderValue> {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use http::{HeaderMap, Method};
+    use http::Method;
 
     use super::*;
     use crate::http::Request;
@@ -122,11 +123,7 @@ mod tests {
             headers.insert(name, HeaderValue::from_static("sent"));
         }
         let parameters = [("id", "7"), ("bad", "a\nb")];
-        HeaderRules::build(&spec).render(&Facts { request: &request, identity: None }, &parameters).apply(
-            &mut headers,
-            |headers, name| drop(headers.remove(name)),
-            |headers, name, value| drop(headers.insert(name, value)),
-        );
+        HeaderRules::build(&spec).render(&Facts { request: &request, identity: None }, &parameters).apply(&mut headers);
         let mut seen: Vec<_> =
             headers.iter().map(|(name, value)| format!("{name}={}", value.to_str().unwrap())).collect();
         seen.sort();

@@ -1,8 +1,10 @@
 //! What a request may know of the connection it came on.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::HeaderValue;
 
 use super::{ClientCertificate, Deadline};
 use crate::config::Name;
@@ -20,6 +22,8 @@ pub struct Connection {
     pub tls: Option<TlsFacts>,
     /// When reading and writing give up. For HTTP/1, where a connection is one request at a time.
     pub deadline: Arc<Deadline>,
+    peer_value: HeaderValue,
+    port_value: HeaderValue,
     aborted: AtomicBool,
     ends_with_client: AtomicBool,
 }
@@ -60,9 +64,21 @@ impl Connection {
             local,
             tls,
             deadline: Arc::default(),
+            peer_value: address_value(peer.ip()),
+            port_value: local.port().into(),
             aborted: AtomicBool::new(false),
             ends_with_client: AtomicBool::new(false),
         }
+    }
+
+    /// The other end's address as a header says it: written once for all requests.
+    pub fn peer_value(&self) -> &HeaderValue {
+        &self.peer_value
+    }
+
+    /// The port of our end as a header says it.
+    pub fn port_value(&self) -> &HeaderValue {
+        &self.port_value
     }
 
     /// The response broke off: close so that the client cannot take what it has for the whole.
@@ -87,8 +103,15 @@ impl Connection {
     }
 }
 
+/// An address as a header says it.
+pub fn address_value(address: IpAddr) -> HeaderValue {
+    HeaderValue::try_from(address.to_string()).expect("addresses are visible ASCII")
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -107,5 +130,15 @@ mod tests {
         assert!(!facts.covers("x.y.b.example"));
         assert!(!facts.covers(".b.example"));
         assert!(!facts.covers("x.a.example"));
+    }
+
+    proptest! {
+        #[test]
+        fn every_address_is_a_header_value(bits in any::<u128>(), v4 in any::<u32>()) {
+            let v6 = IpAddr::from(std::net::Ipv6Addr::from(bits));
+            prop_assert_eq!(address_value(v6), v6.to_string());
+            let v4 = IpAddr::from(std::net::Ipv4Addr::from(v4));
+            prop_assert_eq!(address_value(v4), v4.to_string());
+        }
     }
 }

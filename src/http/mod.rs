@@ -16,7 +16,7 @@ mod request_id;
 
 pub use client::{Client, TrustedProxies, unmapped};
 pub use client_certificate::{CertificateTexts, ClientCertificate};
-pub use connection::{Connection, TlsFacts};
+pub use connection::{Connection, TlsFacts, address_value};
 pub use deadline::Deadline;
 pub use host::{BadHost, Host};
 pub use path::{BadPath, Canonical, canonical};

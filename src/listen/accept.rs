@@ -8,14 +8,18 @@ use std::time::Duration;
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::server::ShutdownWatch;
-use rustix::net::{SocketFlags, accept_with};
-use tokio::net::{TcpListener, TcpStream};
+use rustix::net::sockopt::set_tcp_nodelay;
+use rustix::net::{SocketFlags, acceptfrom_with};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Listening;
 use super::handshake::shake_hands;
 use super::stream::{Place, Stream};
 use super::transport::Transport;
+use super::worker::Workers;
 use super::{http1, http2};
 use crate::config::{Listener, Protocol};
 use crate::http::{Connection, Reason, unmapped};
@@ -26,89 +30,190 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from
 /// How long the drain waits for those whom the kernel has accepted already when the cap leaves no place for them.
 const LAST_IN_QUEUE: Duration = Duration::from_secs(5);
 
-/// Accepts until the drain begins, and then whoever is in the kernel's queue already: nobody else would answer them.
-/// Several of these may share one socket.
-pub(super) async fn accept<A: HttpServerApp + Send + Sync + 'static>(
-    app: Arc<A>,
-    socket: Arc<TcpListener>,
+/// A socket that was accepted, and its other end.
+type Taken = (std::net::TcpStream, SocketAddr);
+
+/// A connection that was accepted and has not been looked at.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    tcp: std::net::TcpStream,
+    /// The other end, and ours
+    ends: (SocketAddr, SocketAddr),
+    place: Place,
     listening: Arc<Listening>,
-    shutdown: ShutdownWatch,
-) {
-    let _acceptor = listening.drain.acceptor();
-    tokio::select! {
-        biased;
-        () = listening.drain.stopping() => {}
-        () = accept_all(&app, &socket, &listening, &shutdown) => return,
-    }
-    let rest = accept_rest(&app, &socket, &listening, &shutdown);
-    if tokio::time::timeout(LAST_IN_QUEUE, rest).await.is_err() {
-        log::warn!("listener {}: connections that waited for a place are closed", listening.name);
+}
+
+impl Accepted {
+    /// The worker that is to serve it.
+    pub(super) fn served_at(&self) -> usize {
+        self.place.served.at()
     }
 }
 
-async fn accept_all<A: HttpServerApp + Send + Sync + 'static>(
-    app: &Arc<A>,
-    socket: &TcpListener,
-    listening: &Arc<Listening>,
-    shutdown: &ShutdownWatch,
-) {
-    let mut pause = BACKOFF.0;
-    loop {
-        // Over the cap, connections wait in the kernel's queue: that costs a client time, not an error.
-        let Ok(permit) = Arc::clone(&listening.capacity).acquire_owned().await else {
-            return;
+/// How a worker serves.
+pub(super) struct Serve<A> {
+    /// Pingora's proxy
+    pub(super) app: Arc<A>,
+    /// When the process is about to end
+    pub(super) shutdown: ShutdownWatch,
+}
+
+impl<A> Clone for Serve<A> {
+    fn clone(&self) -> Self {
+        Self { app: Arc::clone(&self.app), shutdown: self.shutdown.clone() }
+    }
+}
+
+/// One listening socket, as one worker sees it.
+pub(super) struct Door {
+    socket: AsyncFd<std::net::TcpListener>,
+    local: SocketAddr,
+    listening: Arc<Listening>,
+    workers: Arc<Workers>,
+    worker: usize,
+}
+
+impl Door {
+    /// Needs the worker's runtime.
+    ///
+    /// # Errors
+    /// No memory or descriptors left.
+    pub(super) fn open(
+        socket: std::net::TcpListener,
+        listening: Arc<Listening>,
+        workers: Arc<Workers>,
+        worker: usize,
+    ) -> io::Result<Self> {
+        // What is accepted inherits it, which saves a call for each connection.
+        set_tcp_nodelay(&socket, true)?;
+        let local = socket.local_addr()?;
+        #[expect(
+            deprecated,
+            reason = "unsound only for types that change their descriptor; the new way needs unsafe code"
+        )]
+        let socket = AsyncFd::with_interest(socket, Interest::READABLE)?;
+        Ok(Self { socket, local, listening, workers, worker })
+    }
+
+    /// Accepts until the drain begins, and then whoever is in the kernel's queue already: nobody else would answer them.
+    #[expect(clippy::disallowed_methods, reason = "the worker owns its acceptors; the drain waits for them")]
+    pub(super) fn watch<A: HttpServerApp + Send + Sync + 'static>(self, serve: Serve<A>) {
+        let acceptor = self.listening.drain.acceptor();
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = self.listening.drain.stopping() => {}
+                () = self.accept_all(&serve) => return,
+            }
+            if tokio::time::timeout(LAST_IN_QUEUE, self.accept_rest(&serve)).await.is_err() {
+                log::warn!("listener {}: connections that waited for a place are closed", self.listening.name);
+            }
+            drop(acceptor);
+        });
+    }
+
+    async fn accept_all<A: HttpServerApp + Send + Sync + 'static>(&self, serve: &Serve<A>) {
+        let mut pause = BACKOFF.0;
+        loop {
+            match self.accept().await {
+                Ok(None) => return,
+                Ok(Some((accepted, permit))) => {
+                    pause = BACKOFF.0;
+                    self.pass_on(accepted, permit, serve);
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    self.listening.metrics.accept_failed();
+                    // Said until the pause is at its longest: what lasts is in the metrics.
+                    if pause < BACKOFF.1 {
+                        let name = &self.listening.name;
+                        log::error!("listener {name}: cannot accept: {error}; trying again in {pause:?}");
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(BACKOFF.1);
+                }
+            }
+        }
+    }
+
+    /// Accepts until the queue is empty. Asks the kernel itself: what the runtime knows of the socket may be older.
+    async fn accept_rest<A: HttpServerApp + Send + Sync + 'static>(&self, serve: &Serve<A>) {
+        while let Ok(permit) = Arc::clone(&self.listening.capacity).acquire_owned().await {
+            match take(self.socket.get_ref()) {
+                Ok(accepted) => self.pass_on(accepted, permit, serve),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// The next connection and its place; nothing when there will be no places any more. Over the cap, connections wait
+    /// in the kernel's queue: that costs a client time, not an error. While nobody waits no place is held, which another
+    /// door may need.
+    async fn accept(&self) -> io::Result<Option<(Taken, OwnedSemaphorePermit)>> {
+        loop {
+            let mut ready = self.socket.readable().await?;
+            let Ok(permit) = Arc::clone(&self.listening.capacity).acquire_owned().await else {
+                return Ok(None);
+            };
+            if let Ok(taken) = ready.try_io(|socket| take(socket.get_ref())) {
+                return Ok(Some((taken?, permit)));
+            }
+        }
+    }
+
+    /// Begins to serve, here or where there is less to do.
+    fn pass_on<A: HttpServerApp + Send + Sync + 'static>(
+        &self,
+        (tcp, peer): Taken,
+        permit: OwnedSemaphorePermit,
+        serve: &Serve<A>,
+    ) {
+        let listening = Arc::clone(&self.listening);
+        let place = Place {
+            permit,
+            served: self.workers.assign(self.worker),
+            drain: listening.drain.connection(),
+            gauge: listening.metrics.connection(),
         };
-        match socket.accept().await {
-            Ok(accepted) => {
-                pause = BACKOFF.0;
-                spawn(app, accepted, permit, listening, shutdown);
-            }
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(error) => {
-                listening.metrics.accept_failed();
-                // Said until the pause is at its longest: what lasts is in the metrics.
-                if pause < BACKOFF.1 {
-                    log::error!("listener {}: cannot accept: {error}; trying again in {pause:?}", listening.name);
-                }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(BACKOFF.1);
-            }
+        let accepted = Accepted { tcp, ends: (peer, self.local), place, listening };
+        if accepted.served_at() == self.worker {
+            serve.begin(accepted);
+        } else {
+            self.workers.hand_over(accepted);
         }
     }
 }
 
-/// Accepts until the queue is empty. Asks the kernel itself: what the runtime knows of the socket may be older.
-async fn accept_rest<A: HttpServerApp + Send + Sync + 'static>(
-    app: &Arc<A>,
-    socket: &TcpListener,
-    listening: &Arc<Listening>,
-    shutdown: &ShutdownWatch,
-) {
-    while let Ok(permit) = Arc::clone(&listening.capacity).acquire_owned().await {
-        match accept_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC).map_err(io::Error::from) {
-            Ok(accepted) => {
-                let tcp = TcpStream::from_std(accepted.into());
-                if let Ok((tcp, peer)) = tcp.and_then(|tcp| tcp.peer_addr().map(|peer| (tcp, peer))) {
-                    spawn(app, (tcp, peer), permit, listening, shutdown);
-                }
-            }
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(_) => return,
-        }
-    }
+/// The next connection in the kernel's queue.
+fn take(socket: &std::net::TcpListener) -> io::Result<Taken> {
+    let (accepted, peer) = acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    Ok((accepted.into(), peer.ok_or(io::ErrorKind::ConnectionAborted)?))
 }
 
-#[expect(clippy::disallowed_methods, reason = "a connection owns its task and ends with it; the drain waits for it")]
-fn spawn<A: HttpServerApp + Send + Sync + 'static>(
-    app: &Arc<A>,
-    (tcp, peer): (TcpStream, SocketAddr),
-    permit: OwnedSemaphorePermit,
-    listening: &Arc<Listening>,
-    shutdown: &ShutdownWatch,
-) {
-    let (app, listening, shutdown) = (Arc::clone(app), Arc::clone(listening), shutdown.clone());
-    let place = Place { permit, drain: listening.drain.connection(), gauge: listening.metrics.connection() };
-    tokio::spawn(async move { serve(&app, tcp, peer, place, &listening, &shutdown).await });
+impl<A: HttpServerApp + Send + Sync + 'static> Serve<A> {
+    /// Serves a connection on this worker, in a task of its own.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a connection owns its task and ends with it; the drain waits for it"
+    )]
+    pub(super) fn begin(&self, accepted: Accepted) {
+        let serve = self.clone();
+        tokio::spawn(async move { serve.connection(accepted).await });
+    }
+
+    async fn connection(&self, accepted: Accepted) {
+        let Accepted { tcp, ends: (peer, local), place, listening } = accepted;
+        let Ok(tcp) = TcpStream::from_std(tcp) else {
+            return listening.metrics.accept_failed();
+        };
+        // A socket that listens at every address does not know at which of them it was called.
+        let local = if local.ip().is_unspecified() { tcp.local_addr() } else { Ok(local) };
+        if let Ok(local) = local {
+            connection(&self.app, tcp, (peer, local), place, &listening, &self.shutdown).await;
+        }
+    }
 }
 
 /// The client left before it was accepted; the next may be fine.
@@ -117,19 +222,16 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-async fn serve<A: HttpServerApp + Send + Sync + 'static>(
+async fn connection<A: HttpServerApp + Send + Sync + 'static>(
     app: &Arc<A>,
     tcp: TcpStream,
-    peer: SocketAddr,
+    (peer, local): (SocketAddr, SocketAddr),
     place: Place,
     listening: &Listening,
     shutdown: &ShutdownWatch,
 ) {
     let snapshot = listening.live.load_full();
     let Some(listener) = snapshot.listener(&listening.name) else {
-        return;
-    };
-    let (Ok(local), Ok(())) = (tcp.local_addr(), tcp.set_nodelay(true)) else {
         return;
     };
     let (transport, tls) = match &listener.tls {

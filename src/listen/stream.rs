@@ -28,6 +28,7 @@ use super::body::Progress;
 use super::close;
 use super::head::Head;
 use super::transport::Transport;
+use super::worker::Served;
 use crate::control::ConnectionGuard;
 use crate::http::Connection;
 use crate::telemetry::OpenConnection;
@@ -43,6 +44,8 @@ const READ_AHEAD: usize = 8 * 1024;
 pub(super) struct Place {
     /// In the cap
     pub(super) permit: OwnedSemaphorePermit,
+    /// Among those of its worker
+    pub(super) served: Served,
     /// Among those a drain waits for
     pub(super) drain: ConnectionGuard,
     /// In the gauge

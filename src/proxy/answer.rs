@@ -3,29 +3,32 @@
 use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::ctx::{RequestCtx, is_http2};
+use super::fields;
 use crate::http::{Reason, Reply};
 
 /// A body up to this is read even if nobody wants it.
 const SPARED_BODY: u64 = 64 * 1024;
 /// In this time.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Writes an answer of ours, with what the route's responses carry.
 pub(super) async fn write(session: &mut Session, ctx: &mut RequestCtx, reply: Reply) -> Result<()> {
     ctx.reason = Some(reply.reason);
     let (headers, body) = reply.render(ctx.id.as_str());
-    let mut response = ResponseHeader::build(reply.status, Some(headers.len() + 4))?;
-    for (name, value) in &headers {
-        response.append_header(name.clone(), value.clone())?;
-    }
-    decorate(&mut response, ctx)?;
+    let mut response = ResponseHeader::build_no_case(reply.status, Some(headers.len() + 4))?;
+    fields::response(&mut response, |fields| {
+        fields.extend(headers);
+        decorate(fields, ctx);
+    });
     let bodiless = session.req_header().method == Method::HEAD || body.is_empty();
     session.write_response_header(Box::new(response), bodiless).await.map_err(|error| error.into_down())?;
     if !bodiless {
@@ -46,47 +49,46 @@ pub(super) fn spare_connection(session: &mut Session) {
 }
 
 /// What every routed response carries: the route's headers, how much is left, and the request's id.
-pub(super) fn decorate(response: &mut ResponseHeader, ctx: &RequestCtx) -> Result<()> {
-    ctx.passage.response_headers.apply(
-        response,
-        |response, name| drop(response.remove_header(name)),
-        |response, name, value| drop(response.insert_header(name, value)),
-    );
+pub(super) fn decorate(fields: &mut HeaderMap, ctx: &RequestCtx) {
+    ctx.passage.response_headers.apply(fields);
     for admission in [&ctx.listener_admission, &ctx.passage.client_admission, &ctx.passage.consumer_admission] {
-        admission.headers(&mut |name: HeaderName, value: HeaderValue| drop(response.append_header(name, value)));
+        admission.headers(&mut |name: HeaderName, value: HeaderValue| {
+            fields.append(name, value);
+        });
     }
     let id = HeaderValue::from_str(ctx.id.as_str()).expect("ids are visible ASCII");
-    response.insert_header(X_REQUEST_ID, id)
+    fields.insert(X_REQUEST_ID, id);
 }
 
 /// Removes what the upstream's response says about its own connection (RFC 9110 section 7.6.1), and framing that its
 /// status has no place for (section 8.6).
-pub(super) fn clean(response: &mut ResponseHeader) {
-    let nominated: Vec<HeaderName> = response.headers.get_all(CONNECTION).iter().flat_map(nominations).collect();
-    for name in nominated {
-        response.remove_header(&name);
+pub(super) fn clean(status: StatusCode, fields: &mut HeaderMap) {
+    if fields.contains_key(CONNECTION) {
+        let nominated: Vec<HeaderName> = fields.get_all(CONNECTION).iter().flat_map(nominations).collect();
+        for name in nominated {
+            fields.remove(name);
+        }
     }
-    for name in ["keep-alive", "proxy-connection"] {
-        response.remove_header(name);
-    }
+    fields.remove(KEEP_ALIVE);
+    fields.remove(PROXY_CONNECTION);
     // What a server would rather speak is its own affair, unless it insists.
-    if response.status != StatusCode::UPGRADE_REQUIRED {
-        response.remove_header(&UPGRADE);
+    if status != StatusCode::UPGRADE_REQUIRED {
+        fields.remove(UPGRADE);
     }
-    if response.status == StatusCode::NO_CONTENT {
-        response.remove_header(&CONTENT_LENGTH);
-        response.remove_header(&TRANSFER_ENCODING);
+    if status == StatusCode::NO_CONTENT {
+        fields.remove(CONTENT_LENGTH);
+        fields.remove(TRANSFER_ENCODING);
     }
 }
 
 /// Nothing is added to an interim response; what clients are not to see, they do not see there either. It has neither a
 /// body nor a say in the connection.
-pub(super) fn interim(response: &mut ResponseHeader, ctx: &RequestCtx) {
-    clean(response);
+pub(super) fn interim(status: StatusCode, fields: &mut HeaderMap, ctx: &RequestCtx) {
+    clean(status, fields);
     for name in [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING] {
-        response.remove_header(&name);
+        fields.remove(name);
     }
-    ctx.passage.response_headers.apply(response, |response, name| drop(response.remove_header(name)), |_, _, _| {});
+    ctx.passage.response_headers.remove(fields);
 }
 
 /// The fields a Connection field names, less those a response cannot do without.
@@ -134,12 +136,12 @@ mod tests {
     use super::*;
 
     fn cleaned(status: u16, fields: &[(&'static str, &'static str)]) -> Vec<String> {
-        let mut response = ResponseHeader::build(status, None).expect("a status");
+        let mut headers = HeaderMap::new();
         for (name, value) in fields {
-            response.append_header(*name, *value).expect("a field");
+            headers.append(*name, HeaderValue::from_static(value));
         }
-        clean(&mut response);
-        response.headers.keys().map(ToString::to_string).collect()
+        clean(StatusCode::from_u16(status).expect("a status"), &mut headers);
+        headers.keys().map(ToString::to_string).collect()
     }
 
     #[test]

@@ -1,17 +1,18 @@
 //! The request as the upstream sees it.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 
-use http::header::{COOKIE, FORWARDED, HOST};
-use http::{HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, COOKIE, FORWARDED, HOST};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 
 use super::ctx::RequestCtx;
+use super::fields;
 use crate::config::{Host, TokenSource};
 use crate::filter::auth::{without_cookie, without_query};
-use crate::http::{Connection, traceparent};
+use crate::http::{Connection, address_value, traceparent};
 use crate::snapshot::Snapshot;
 use crate::upstream::Endpoint;
 
@@ -24,6 +25,9 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
+/// Fields that a request is given at most, those of the route aside.
+const ADDED: usize = 10;
+
 /// Changes the request that is about to be sent.
 pub(super) fn request(header: &mut RequestHeader, ctx: &RequestCtx) -> Result<()> {
     let (Some(connection), Some(snapshot), Some(upstream), Some(lease)) =
@@ -31,34 +35,35 @@ pub(super) fn request(header: &mut RequestHeader, ctx: &RequestCtx) -> Result<()
     else {
         return Err(Error::explain(ErrorType::InternalError, "a request without an endpoint"));
     };
-    credentials(header, ctx)?;
+    // First: from here on the URI says in full what is asked for.
     target(header, ctx)?;
-    host(header, lease.endpoint())?;
-    origin(header, ctx, connection, snapshot)?;
-    trace(header)?;
-    client_certificate(header, ctx, connection, snapshot)?;
-    identity(header, ctx, snapshot)?;
-    ctx.passage.request_headers.apply(
-        header,
-        |header, name| drop(header.remove_header(name)),
-        |header, name, value| drop(header.insert_header(name, value)),
-    );
-    if let Host::Fixed(host) = &upstream.spec().host {
-        header.insert_header(HOST, host.clone())?;
-    }
-    Ok(())
+    fields::request(header, |parts| {
+        parts.headers.reserve(ADDED);
+        credentials(&mut parts.headers, ctx);
+        host(parts, lease.endpoint())?;
+        origin(&mut parts.headers, ctx, connection, snapshot);
+        trace(&mut parts.headers);
+        client_certificate(&mut parts.headers, ctx, connection, snapshot);
+        identity(&mut parts.headers, ctx, snapshot);
+        ctx.passage.request_headers.apply(&mut parts.headers);
+        if let Host::Fixed(host) = &upstream.spec().host {
+            parts.headers.insert(HOST, host.clone());
+        }
+        Ok(())
+    })
 }
 
 /// A Host is there, whatever the client's version calls it: Pingora takes the authority towards h2 from it. Only a
 /// client of HTTP/1.0 may have named none; it gets the endpoint's own.
-fn host(header: &mut RequestHeader, endpoint: &Endpoint) -> Result<()> {
-    if header.headers.contains_key(HOST) {
+fn host(parts: &mut Parts, endpoint: &Endpoint) -> Result<()> {
+    if parts.headers.contains_key(HOST) {
         return Ok(());
     }
-    let authority = header.uri.authority().map_or(endpoint.authority(), http::uri::Authority::as_str);
+    let authority = parts.uri.authority().map_or(endpoint.authority(), http::uri::Authority::as_str);
     let authority = HeaderValue::from_str(authority)
         .map_err(|error| Error::because(ErrorType::InternalError, "an authority is no header value", error))?;
-    header.insert_header(HOST, authority)
+    parts.headers.insert(HOST, authority);
+    Ok(())
 }
 
 /// What was judged is what is asked for: the canonical path, or the one it was rewritten to.
@@ -102,84 +107,72 @@ fn query(ctx: &RequestCtx) -> Option<Cow<'_, str>> {
 }
 
 /// Removes what carried the token, unless the operator wants it passed on.
-fn credentials(header: &mut RequestHeader, ctx: &RequestCtx) -> Result<()> {
+fn credentials(headers: &mut HeaderMap, ctx: &RequestCtx) {
     let Some(source) = ctx.passage.identity.as_ref().and_then(|identity| identity.carried_by.as_ref()) else {
-        return Ok(());
+        return;
     };
     match source {
-        TokenSource::Bearer => drop(header.remove_header(&http::header::AUTHORIZATION)),
-        TokenSource::Header(name) => drop(header.remove_header(name)),
+        TokenSource::Bearer => drop(headers.remove(AUTHORIZATION)),
+        TokenSource::Header(name) => drop(headers.remove(name)),
         TokenSource::Cookie(name) => {
             let kept: Vec<HeaderValue> =
-                header.headers.get_all(COOKIE).iter().filter_map(|value| without_cookie(value, name)).collect();
-            header.remove_header(&COOKIE);
+                headers.get_all(COOKIE).iter().filter_map(|value| without_cookie(value, name)).collect();
+            headers.remove(COOKIE);
             for value in kept {
-                header.append_header(COOKIE, value)?;
+                headers.append(COOKIE, value);
             }
         }
         TokenSource::Query(_) => {}
     }
-    Ok(())
 }
 
-/// Where the request came from. What an untrusted client said of this is dropped, not appended to.
-fn origin(header: &mut RequestHeader, ctx: &RequestCtx, connection: &Connection, snapshot: &Snapshot) -> Result<()> {
+/// Where the request came from. What an untrusted client said of this is gone already; what a trusted one said is
+/// appended to or kept.
+fn origin(headers: &mut HeaderMap, ctx: &RequestCtx, connection: &Connection, snapshot: &Snapshot) {
     let trusted = snapshot.trusted.contains(connection.peer.ip());
-    header.remove_header(&FORWARDED);
-    header.insert_header(X_FORWARDED_FOR, forwarded_for(header, connection, trusted))?;
-    header.insert_header(X_REAL_IP, address(ctx.client))?;
-    if !(trusted && header.headers.contains_key(X_FORWARDED_PROTO)) {
+    let said = |headers: &HeaderMap, name: &HeaderName| trusted && headers.contains_key(name);
+    let peer = connection.peer_value();
+    headers.remove(FORWARDED);
+    let forwarded_for = if said(headers, &X_FORWARDED_FOR) { forwarded_for(headers, peer) } else { peer.clone() };
+    headers.insert(X_FORWARDED_FOR, forwarded_for);
+    let client = if ctx.client == connection.peer.ip() { peer.clone() } else { address_value(ctx.client) };
+    headers.insert(X_REAL_IP, client);
+    if !said(headers, &X_FORWARDED_PROTO) {
         let scheme = if connection.tls.is_some() { "https" } else { "http" };
-        header.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
     }
-    if !(trusted && header.headers.contains_key(X_FORWARDED_PORT)) {
-        header.insert_header(X_FORWARDED_PORT, HeaderValue::from(connection.local.port()))?;
+    if !said(headers, &X_FORWARDED_PORT) {
+        headers.insert(X_FORWARDED_PORT, connection.port_value().clone());
     }
-    if !(trusted && header.headers.contains_key(X_FORWARDED_HOST)) {
-        header.remove_header(&X_FORWARDED_HOST);
-        let host = header.headers.get(HOST).cloned();
-        if let Some(host) = host {
-            header.insert_header(X_FORWARDED_HOST, host)?;
-        }
+    if !said(headers, &X_FORWARDED_HOST) {
+        match headers.get(HOST).cloned() {
+            Some(host) => headers.insert(X_FORWARDED_HOST, host),
+            None => headers.remove(X_FORWARDED_HOST),
+        };
     }
     let id = HeaderValue::from_str(ctx.id.as_str()).expect("ids are visible ASCII");
-    header.insert_header(X_REQUEST_ID, id)?;
-    Ok(())
+    headers.insert(X_REQUEST_ID, id);
 }
 
-fn forwarded_for(header: &RequestHeader, connection: &Connection, trusted: bool) -> HeaderValue {
-    if !trusted || !header.headers.contains_key(X_FORWARDED_FOR) {
-        return address(connection.peer.ip());
+fn forwarded_for(headers: &HeaderMap, peer: &HeaderValue) -> HeaderValue {
+    let mut list = Vec::new();
+    for value in headers.get_all(X_FORWARDED_FOR) {
+        list.extend_from_slice(value.as_bytes());
+        list.extend_from_slice(b", ");
     }
-    let mut list = String::new();
-    for value in header.headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()) {
-        list.push_str(value);
-        list.push_str(", ");
-    }
-    // Writing to a string does not fail.
-    let _ = write!(list, "{}", connection.peer.ip());
-    HeaderValue::from_str(&list).unwrap_or_else(|_| address(connection.peer.ip()))
-}
-
-fn address(address: std::net::IpAddr) -> HeaderValue {
-    let mut text = [0u8; 45];
-    let mut rest = &mut text[..];
-    let before = rest.len();
-    std::io::Write::write_fmt(&mut rest, format_args!("{address}")).expect("45 bytes hold any address");
-    let used = before - rest.len();
-    HeaderValue::from_bytes(&text[..used]).expect("addresses are visible ASCII")
+    list.extend_from_slice(peer.as_bytes());
+    HeaderValue::from_bytes(&list).unwrap_or_else(|_| peer.clone())
 }
 
 /// A valid trace goes on; otherwise one starts here (W3C Trace Context, section 3.2).
-fn trace(header: &mut RequestHeader) -> Result<()> {
-    let mut parents = header.headers.get_all(TRACEPARENT).iter();
+fn trace(headers: &mut HeaderMap) {
+    let mut parents = headers.get_all(TRACEPARENT).iter();
     let valid = parents.next().is_some_and(|value| is_traceparent(value.as_bytes())) && parents.next().is_none();
     if !valid {
-        header.remove_header(&TRACESTATE);
+        headers.remove(TRACESTATE);
         let parent = traceparent();
-        header.insert_header(TRACEPARENT, HeaderValue::from_bytes(&parent).expect("hexadecimal digits"))?;
+        headers.insert(TRACEPARENT, HeaderValue::from_bytes(&parent).expect("hexadecimal digits"));
     }
-    Ok(())
 }
 
 fn is_traceparent(value: &[u8]) -> bool {
@@ -197,39 +190,32 @@ fn is_traceparent(value: &[u8]) -> bool {
 }
 
 /// Tells the upstream who calls, by the headers that only we may set.
-fn identity(header: &mut RequestHeader, ctx: &RequestCtx, snapshot: &Snapshot) -> Result<()> {
+fn identity(headers: &mut HeaderMap, ctx: &RequestCtx, snapshot: &Snapshot) {
     let Some(identity) = &ctx.passage.identity else {
-        return Ok(());
+        return;
     };
     let Some(spec) = snapshot.config.auth.get(&identity.auth) else {
-        return Ok(());
+        return;
     };
     for (name, claim) in spec.identity_headers() {
         // A claim that cannot be a header's value is left out: half of it would be another identity.
         if let Some(value) = identity.claim_text(claim).and_then(|text| HeaderValue::from_str(&text).ok()) {
-            header.insert_header(name.clone(), value)?;
+            headers.insert(name.clone(), value);
         }
     }
-    Ok(())
 }
 
 /// Tells the upstream which certificate the client has shown, by the headers that only we may set.
-fn client_certificate(
-    header: &mut RequestHeader,
-    ctx: &RequestCtx,
-    connection: &Connection,
-    snapshot: &Snapshot,
-) -> Result<()> {
+fn client_certificate(headers: &mut HeaderMap, ctx: &RequestCtx, connection: &Connection, snapshot: &Snapshot) {
     let Some(certificate) = ctx.client_certificate() else {
-        return Ok(());
+        return;
     };
     let tls = snapshot.listener(&connection.listener).and_then(|listener| listener.spec.tls.as_ref());
     for (name, fact) in tls.and_then(|tls| tls.clients.as_ref()).iter().flat_map(|clients| &clients.headers) {
         if let Some(value) = certificate.header(*fact) {
-            header.insert_header(name.clone(), value.clone())?;
+            headers.insert(name.clone(), value.clone());
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -258,14 +244,6 @@ mod tests {
         #[test]
         fn no_header_is_too_strange_to_be_no_trace(value in proptest::collection::vec(any::<u8>(), 0..70)) {
             is_traceparent(&value);
-        }
-
-        #[test]
-        fn every_address_is_a_header_value(bits in any::<u128>(), v4 in any::<u32>()) {
-            let v6 = std::net::IpAddr::from(std::net::Ipv6Addr::from(bits));
-            prop_assert_eq!(address(v6), v6.to_string());
-            let v4 = std::net::IpAddr::from(std::net::Ipv4Addr::from(v4));
-            prop_assert_eq!(address(v4), v4.to_string());
         }
     }
 }

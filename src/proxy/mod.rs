@@ -3,6 +3,7 @@
 mod answer;
 mod ctx;
 mod failure;
+mod fields;
 mod forward;
 mod http10;
 mod intake;
@@ -62,6 +63,7 @@ impl ProxyHttp for Proxy {
         ctx.snapshot = Some(self.live.load_full());
         ctx.target.method = session.req_header().method.clone();
         ctx.unlogged = ctx.connection.as_deref().is_some_and(is_http2).then(|| self.access_log.clone());
+        fields::forget_case(session.req_header_mut());
         patience::begin(session, ctx);
         http10::begin(session);
         intake::upgrade(session.req_header_mut());
@@ -191,15 +193,22 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
-        if !response.status.is_informational() {
-            self.let_go(session);
-            answer::clean(response);
-            http10::response(session, response);
-        } else if response.status != StatusCode::SWITCHING_PROTOCOLS {
-            answer::interim(response, ctx);
+        let status = response.status;
+        if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+            fields::response(response, |fields| answer::interim(status, fields, ctx));
             return Ok(());
         }
-        answer::decorate(response, ctx)
+        fields::response(response, |fields| {
+            if status != StatusCode::SWITCHING_PROTOCOLS {
+                answer::clean(status, fields);
+            }
+            answer::decorate(fields, ctx);
+        });
+        if status != StatusCode::SWITCHING_PROTOCOLS {
+            self.let_go(session);
+            http10::response(session, response);
+        }
+        Ok(())
     }
 
     fn response_body_filter(

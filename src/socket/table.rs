@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::net::sockopt::{set_ipv6_v6only, set_socket_reuseaddr};
+use rustix::net::sockopt::{set_ipv6_v6only, set_socket_reuseaddr, set_socket_reuseport};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,9 @@ use super::channel::{Channel, MAX_SOCKETS};
 
 /// Connections the kernel holds until they are accepted; it takes the smaller of this and `net.core.somaxconn`.
 const BACKLOG: i32 = 65_535;
+
+/// Between the address and the number in the name of a socket that shares its address.
+const SHARE: &str = "#";
 
 /// Sockets by name. The name of a TCP socket is its address, so that a listener may be renamed without losing it.
 #[derive(Debug, Default)]
@@ -36,10 +39,36 @@ impl Sockets {
     pub fn tcp(&mut self, address: SocketAddr, all: &[SocketAddr]) -> io::Result<TcpListener> {
         let name = address.to_string();
         if !self.0.contains_key(&name) {
-            let only_v6 = all.iter().any(|other| other.is_ipv4() && other.port() == address.port());
-            self.0.insert(name.clone(), bind(address, only_v6)?);
+            self.0.insert(name.clone(), listen(unbound(address, only_v6(address, all))?, address)?);
         }
         Ok(TcpListener::from(self.0[&name].try_clone()?))
+    }
+
+    /// The sockets that listen at `address` for so many workers, each with a queue of its own among which the kernel
+    /// spreads connections (SO_REUSEPORT): those in the table, however many, and new ones for the workers that have none.
+    ///
+    /// # Errors
+    /// As [`Self::tcp`].
+    pub fn shared(&mut self, address: SocketAddr, all: &[SocketAddr], workers: usize) -> io::Result<Vec<TcpListener>> {
+        let name = |index: usize| format!("{address}{SHARE}{index}");
+        let only_v6 = only_v6(address, all);
+        let mut count = (0..).take_while(|&index| self.0.contains_key(&name(index))).count();
+        if count == 0 {
+            // Sockets that share an address do not notice when it is somebody else's.
+            drop(listen(unbound(address, only_v6)?, address)?);
+        }
+        while count < workers {
+            let socket = unbound(address, only_v6)?;
+            set_socket_reuseport(&socket, true)?;
+            self.0.insert(name(count), listen(socket, address)?);
+            count += 1;
+        }
+        (0..count).map(|index| Ok(TcpListener::from(self.0[&name(index)].try_clone()?))).collect()
+    }
+
+    /// The address of a TCP socket's name.
+    pub fn address(name: &str) -> &str {
+        name.split_once(SHARE).map_or(name, |(address, _)| address)
     }
 
     /// The Unix socket called `name`, if it was passed on.
@@ -101,7 +130,11 @@ impl Sockets {
     }
 }
 
-fn bind(address: SocketAddr, only_v6: bool) -> io::Result<OwnedFd> {
+fn only_v6(address: SocketAddr, all: &[SocketAddr]) -> bool {
+    all.iter().any(|other| other.is_ipv4() && other.port() == address.port())
+}
+
+fn unbound(address: SocketAddr, only_v6: bool) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
@@ -110,6 +143,10 @@ fn bind(address: SocketAddr, only_v6: bool) -> io::Result<OwnedFd> {
     if address.is_ipv6() {
         set_ipv6_v6only(&socket, only_v6)?;
     }
+    Ok(socket)
+}
+
+fn listen(socket: OwnedFd, address: SocketAddr) -> io::Result<OwnedFd> {
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket)
@@ -162,6 +199,21 @@ mod tests {
             TcpStream::connect(address).expect("never closed");
             passed.tcp(address, &[]).expect("in the table");
         }
+    }
+
+    #[test]
+    fn workers_have_a_socket_each_and_no_queue_is_forgotten() {
+        let (address, mut table) = (loopback(), Sockets::default());
+        assert_eq!(table.shared(address, &[], 3).expect("bound").len(), 3);
+        let taken = Sockets::default().shared(address, &[], 1).expect_err("somebody else's");
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+        let (left, right) = Channel::pair().expect("a pair");
+        table.send(&left, SOON).expect("sent");
+        drop(table);
+        let mut passed = Sockets::receive(&right, SOON).expect("received");
+        passed.retain(|name| Sockets::address(name) == address.to_string());
+        assert_eq!(passed.shared(address, &[], 1).expect("fewer workers").len(), 3);
+        assert_eq!(passed.shared(address, &[], 5).expect("more workers").len(), 5);
     }
 
     #[test]

@@ -6,10 +6,9 @@ use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderValue, Version};
-use serde::Serialize;
-use serde::ser::{SerializeMap, Serializer};
 
 use super::Record;
+use super::json::{Object, digits};
 
 /// Query parameters whose values are never written, besides those in which the configuration looks for tokens.
 const SECRET_PARAMETERS: &[&str] = &[
@@ -36,52 +35,45 @@ const REFERER_FIELD: &str = "header.referer";
 
 /// Appends `record` as one line of JSON.
 pub(super) fn json(line: &mut Vec<u8>, record: &Record) {
-    // Writing to memory does not fail, and every field serialises.
-    let _ = serde_json::to_writer(&mut *line, record);
-    line.push(b'\n');
-}
-
-impl Serialize for Record {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("ts", &timestamp(self.received))?;
-        map.serialize_entry("request_id", self.request_id.as_str())?;
-        map.serialize_entry("client_ip", &self.client)?;
-        map.serialize_entry("peer_ip", &self.peer)?;
-        map.serialize_entry("listener", &*self.listener)?;
-        if let Some(tls) = &self.tls {
-            map.serialize_entry("tls_version", tls.version)?;
-            map.serialize_entry("tls_cipher", tls.cipher)?;
-            optional(&mut map, "tls_sni", tls.sni.as_deref())?;
-        }
-        map.serialize_entry("method", self.method.as_str())?;
-        map.serialize_entry("scheme", if self.tls.is_some() { "https" } else { "http" })?;
-        map.serialize_entry("host", &self.host)?;
-        map.serialize_entry("path", &self.path)?;
-        optional(&mut map, "query", self.query.as_deref().map(|query| redacted(query, &self.token_parameters)))?;
-        map.serialize_entry("proto", protocol(self.version))?;
-        map.serialize_entry("status", &self.status.as_u16())?;
-        map.serialize_entry("bytes_in", &self.bytes_in)?;
-        map.serialize_entry("bytes_out", &self.bytes_out)?;
-        map.serialize_entry("duration_ms", &milliseconds(self.duration))?;
-        optional(&mut map, "first_byte_ms", self.first_byte.map(milliseconds))?;
-        optional(&mut map, "route", self.route.as_deref())?;
-        optional(&mut map, "upstream", self.upstream.as_deref())?;
-        optional(&mut map, "endpoint", self.endpoint.as_deref())?;
-        map.serialize_entry("attempts", &self.attempts)?;
-        optional(&mut map, "reason", self.reason)?;
-        optional(&mut map, "auth", self.auth.as_deref())?;
-        optional(&mut map, "user_agent", self.user_agent.as_ref().map(text))?;
-        map.serialize_entry("config_generation", &self.generation)?;
-        for (name, value) in &self.extra {
-            map.serialize_entry(name, &extra(name, value, &self.token_parameters))?;
-        }
-        map.end()
+    let mut object = Object::begin(line);
+    object.field("ts", |out| timestamp(out, record.received));
+    object.text("request_id", record.request_id.as_str());
+    object.address("client_ip", record.client);
+    object.address("peer_ip", record.peer);
+    object.text("listener", &record.listener);
+    if let Some(tls) = &record.tls {
+        object.text("tls_version", tls.version);
+        object.text("tls_cipher", tls.cipher);
+        object.optional("tls_sni", tls.sni.as_deref());
     }
-}
-
-fn optional<M: SerializeMap, T: Serialize>(map: &mut M, name: &str, value: Option<T>) -> Result<(), M::Error> {
-    value.map_or(Ok(()), |value| map.serialize_entry(name, &value))
+    object.text("method", record.method.as_str());
+    object.text("scheme", if record.tls.is_some() { "https" } else { "http" });
+    object.text("host", &record.host);
+    object.text("path", &record.path);
+    if let Some(query) = &record.query {
+        object.text("query", &redacted(query, &record.token_parameters));
+    }
+    object.text("proto", protocol(record.version));
+    object.number("status", record.status.as_u16().into());
+    object.number("bytes_in", record.bytes_in);
+    object.number("bytes_out", record.bytes_out);
+    object.milliseconds("duration_ms", record.duration);
+    if let Some(first_byte) = record.first_byte {
+        object.milliseconds("first_byte_ms", first_byte);
+    }
+    object.optional("route", record.route.as_deref());
+    object.optional("upstream", record.upstream.as_deref());
+    object.optional("endpoint", record.endpoint.as_deref());
+    object.number("attempts", record.attempts.into());
+    object.optional("reason", record.reason);
+    object.optional("auth", record.auth.as_deref());
+    object.optional("user_agent", record.user_agent.as_ref().map(text).as_deref());
+    object.number("config_generation", record.generation);
+    for (name, value) in &record.extra {
+        object.named(name, &extra(name, value, &record.token_parameters));
+    }
+    object.end();
+    line.push(b'\n');
 }
 
 /// Appends `record` in the combined format of the NCSA servers.
@@ -174,15 +166,23 @@ fn protocol(version: Version) -> &'static str {
     }
 }
 
-fn milliseconds(duration: std::time::Duration) -> f64 {
-    duration.as_micros() as f64 / 1000.0
-}
-
-/// RFC 3339, UTC, with microseconds.
-fn timestamp(time: SystemTime) -> String {
+/// RFC 3339, UTC, with microseconds, in quotes.
+fn timestamp(out: &mut Vec<u8>, time: SystemTime) {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let Date { year, month, day, hour, minute, second } = Date::of(since.as_secs());
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:06}Z", since.subsec_micros())
+    for (before, value, count) in [
+        (b'"', year, 4),
+        (b'-', month, 2),
+        (b'-', day, 2),
+        (b'T', hour, 2),
+        (b':', minute, 2),
+        (b':', second, 2),
+        (b'.', since.subsec_micros().into(), 6),
+    ] {
+        out.push(before);
+        digits(out, value, count);
+    }
+    out.extend_from_slice(b"Z\"");
 }
 
 /// `10/Oct/2000:13:55:36 +0000`

@@ -3,6 +3,7 @@
 mod access_log;
 mod format;
 mod handshakes;
+mod json;
 mod log;
 mod metrics;
 mod record;

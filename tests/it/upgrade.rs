@@ -62,6 +62,22 @@ fn an_upgrade_takes_the_configuration_on_disk_with_its_listeners() {
 }
 
 #[test]
+fn whatever_the_number_of_workers_every_queue_is_served() {
+    let workers = |count: u32| format!("threads = {count}");
+    let mut tollgate = Tollgate::with(&format!("[server]\n{}\n{HERE}", workers(3)));
+    for (before, after) in [(3, 1), (1, 4), (4, 2)] {
+        let old = tollgate.pid();
+        tollgate.replace(&workers(before), &workers(after));
+        tollgate.upgrade().succeeded();
+        assert_eq!(tollgate.ended(old), 0);
+        // The kernel spreads these over the sockets of all processes that have been.
+        for _ in 0..40 {
+            assert_eq!(tollgate.get("/").send().text(), "first", "{after} workers after {before}");
+        }
+    }
+}
+
+#[test]
 fn more_sockets_than_fit_in_one_message_are_handed_over() {
     let listeners: Vec<_> = (0..70).map(|index| format!("[listeners.number_{index}]\n")).collect();
     let mut tollgate = Tollgate::with(&format!("{}{HERE}", listeners.concat()));
