@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{FileContent, Name};
+use http::HeaderName;
+
+use super::{CertificateFact, FileContent, Name};
 
 /// `[listeners.NAME]`
 #[derive(Clone, Debug, PartialEq)]
@@ -57,6 +59,19 @@ pub struct Tls {
     pub min_version: rustls::ProtocolVersion,
     /// Chosen by SNI; the first is the default; at least one
     pub certificates: Vec<Certificate>,
+    /// Present = clients are asked for a certificate
+    pub clients: Option<ClientAuth>,
+}
+
+/// What of [`Tls`] is about clients' certificates.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClientAuth {
+    /// `client_ca_file`: the authorities that are believed, as PEM
+    pub ca: FileContent,
+    /// `client_auth`: `required` (default, true) or `optional`
+    pub is_required: bool,
+    /// `client_cert_headers`: header = fact; removed from every client request on every route
+    pub headers: Vec<(HeaderName, CertificateFact)>,
 }
 
 /// A certificate chain and its key, as PEM.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::HeaderValue;
 
-use super::Deadline;
+use super::{ClientCertificate, Deadline};
 use crate::config::Name;
 
 /// One client connection, shared between the listener that owns the socket and the requests on it.
@@ -71,6 +71,8 @@ pub struct TlsFacts {
     pub http2: bool,
     /// Names of the certificate that was shown: `host` or `*.host`, lower case
     pub names: Arc<[String]>,
+    /// Who the client has shown to be, where the listener asks for that
+    pub client: Option<ClientCertificate>,
 }
 
 impl TlsFacts {
@@ -159,6 +161,7 @@ mod tests {
             sni: None,
             http2: false,
             names: ["a.example".to_owned(), "*.b.example".to_owned()].into(),
+            client: None,
         };
         assert!(facts.covers("a.example"));
         assert!(facts.covers("x.b.example"));

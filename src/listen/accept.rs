@@ -243,11 +243,10 @@ async fn connection<A: HttpServerApp + Send + Sync + 'static>(
     place.member = member;
     let (transport, tls) = match &listener.tls {
         None => (Transport::Plain(tcp), None),
-        Some(tls) => match shake_hands(tls, tcp).await {
+        Some(tls) => match shake_hands(tls, tcp, &listening.metrics).await {
             Ok((transport, facts)) => (transport, Some(facts)),
             Err(error) => {
                 log::debug!("listener {}: TLS handshake with {}: {error}", listening.name, ends.peer);
-                listening.metrics.refuse(Reason::TlsHandshake);
                 return;
             }
         },

@@ -43,6 +43,7 @@ pub(super) fn request(header: &mut RequestHeader, ctx: &RequestCtx) -> Result<()
         host(parts, lease.endpoint())?;
         origin(&mut parts.headers, ctx, connection, snapshot);
         trace(&mut parts.headers);
+        client_certificate(&mut parts.headers, ctx, connection, snapshot);
         identity(&mut parts.headers, ctx, snapshot);
         ctx.passage.request_headers.apply(&mut parts.headers);
         if let Host::Fixed(host) = &upstream.spec().host {
@@ -200,6 +201,19 @@ fn identity(headers: &mut HeaderMap, ctx: &RequestCtx, snapshot: &Snapshot) {
         // A claim that cannot be a header's value is left out: half of it would be another identity.
         if let Some(value) = identity.claim_text(claim).and_then(|text| HeaderValue::from_str(&text).ok()) {
             headers.insert(name.clone(), value);
+        }
+    }
+}
+
+/// Tells the upstream which certificate the client has shown, by the headers that only we may set.
+fn client_certificate(headers: &mut HeaderMap, ctx: &RequestCtx, connection: &Connection, snapshot: &Snapshot) {
+    let Some(certificate) = ctx.client_certificate() else {
+        return;
+    };
+    let tls = snapshot.listener(&connection.listener).and_then(|listener| listener.spec.tls.as_ref());
+    for (name, fact) in tls.and_then(|tls| tls.clients.as_ref()).iter().flat_map(|clients| &clients.headers) {
+        if let Some(value) = certificate.header(*fact) {
+            headers.insert(name.clone(), value.clone());
         }
     }
 }
