@@ -11,12 +11,13 @@ use tokio::sync::Semaphore;
 
 use crate::admin::{Admin, Sources};
 use crate::config::{Config, ConfigError, Name, Places};
-use crate::control::{self, Drain, Launcher, Life, Parts, Predecessor, Reloader, Signals, Status};
-use crate::listen::{Listeners, Listening, Threads};
+use crate::control::{self, Drain, Estate, Launcher, Life, Parts, Predecessor, Reloader, Signals, Status};
+use crate::listen::{Crowd, Listeners, Listening, Threads};
 use crate::proxy::Proxy;
 use crate::snapshot::{Live, Snapshot, Tools};
 use crate::socket::{Sockets, listen_unix};
 use crate::telemetry::{AccessLog, Metrics, start_log};
+use crate::tls::{TicketKey, TicketKeys, TlsTools};
 
 /// The name of the control socket among those that are passed on.
 const CONTROL: &str = "control";
@@ -53,7 +54,7 @@ pub struct Summary {
 /// What is wrong with the configuration.
 pub fn check(file: &Path) -> Result<Summary, ConfigError> {
     let (config, places) = Config::load_with_places(file)?;
-    let snapshot = Snapshot::build(config, None, &tools()).map_err(|problems| places.locate(problems))?;
+    let snapshot = Snapshot::build(config, None, &tools(Vec::new())).map_err(|problems| places.locate(problems))?;
     Ok(Summary {
         listeners: snapshot.config.listeners.len(),
         routes: snapshot.config.routes.len(),
@@ -76,10 +77,10 @@ pub fn run(file: &Path, take_over: bool) -> Result<(), StartError> {
         }
         (started_by, _) => started_by,
     };
-    let (predecessor, sockets) = inherited.unzip();
+    let (predecessor, estate) = inherited.unzip();
     let started = loaded
         .map_err(StartError::from)
-        .and_then(|loaded| start(loaded, file, signals, predecessor.clone(), sockets.unwrap_or_default()));
+        .and_then(|loaded| start(loaded, file, signals, predecessor.clone(), estate.unwrap_or_default()));
     let Started { server, life, workers, access_log, failure } = started.inspect_err(|error| {
         if let Some(predecessor) = &predecessor {
             predecessor.abort(&error.to_string());
@@ -109,10 +110,10 @@ fn start(
     file: &Path,
     signals: Signals,
     predecessor: Option<Predecessor>,
-    mut sockets: Sockets,
+    Estate { mut sockets, ticket_keys }: Estate,
 ) -> Result<Started, StartError> {
     start_log(&config.log.level).map_err(|error| other(format!("the log cannot be started: {error}")))?;
-    let tools = tools();
+    let tools = tools(ticket_keys);
     let mut snapshot = Snapshot::build(config, None, &tools).map_err(|problems| places.locate(problems))?;
     snapshot.generation += predecessor.as_ref().map_or(0, Predecessor::generation);
     let config = snapshot.config.clone();
@@ -151,6 +152,7 @@ fn start(
         }
     };
     let capacity = Arc::new(Semaphore::new(config.server.max_connections));
+    let crowd = Arc::new(Crowd::new());
     let listening = listening.into_iter().map(|(name, sockets)| {
         let listening = Listening {
             metrics: tools.metrics.listener(&name),
@@ -158,6 +160,7 @@ fn start(
             live: Arc::clone(&live),
             drain: drain.clone(),
             capacity: Arc::clone(&capacity),
+            crowd: Arc::clone(&crowd),
         };
         (sockets, Arc::new(listening))
     });
@@ -196,11 +199,11 @@ fn other(text: String) -> StartError {
 }
 
 /// One provider of cryptography for the whole process, Pingora's connections included.
-fn tools() -> Tools {
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
+fn tools(ticket_keys: Vec<TicketKey>) -> Tools {
+    let tls = TlsTools::new(TicketKeys::inherited(ticket_keys));
     // A second call in one process finds the first one's provider, which is the same.
-    drop(provider.clone().install_default());
-    Tools { metrics: Arc::new(Metrics::new()), provider: Arc::new(provider) as Arc<CryptoProvider> }
+    drop(CryptoProvider::clone(&tls.provider).install_default());
+    Tools { metrics: Arc::new(Metrics::new()), tls }
 }
 
 /// Every address of the configuration.

@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::config::{
-    Action, Balance, Claim, HostPattern, KeySource, LimitKind, Protocol, RoutePath, Segment, Selector, Template,
-    TemplatePart, UpstreamProtocol,
+    Action, Balance, CertificateFact, Claim, HostPattern, KeySource, LimitKind, Protocol, RoutePath, Segment, Selector,
+    Template, TemplatePart, UpstreamProtocol,
 };
 
 pub(super) fn host(host: &HostPattern) -> String {
@@ -46,7 +46,13 @@ pub(super) fn selector(selector: &Selector) -> String {
         Selector::Host => "host".into(),
         Selector::Method => "method".into(),
         Selector::Route => "route".into(),
+        Selector::ClientCertificate(fact) => client_certificate(*fact),
     }
+}
+
+fn client_certificate(fact: CertificateFact) -> String {
+    let name = CertificateFact::ALL.iter().find(|(_, other)| *other == fact).map_or("", |(name, _)| name);
+    format!("tls.client.{name}")
 }
 
 pub(super) fn claim(claim: &Claim) -> String {
@@ -97,6 +103,7 @@ fn template(template: &Template) -> String {
             TemplatePart::Parameter(name) => write!(text, "{{{name}}}"),
             TemplatePart::Claim(name) => write!(text, "{{claim.{}}}", claim(name)),
             TemplatePart::Header(name) => write!(text, "{{header.{name}}}"),
+            TemplatePart::ClientCertificate(fact) => write!(text, "{{{}}}", client_certificate(*fact)),
         };
     }
     text
@@ -116,6 +123,7 @@ pub(super) fn protocol(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Http1 => "http/1.1",
         Protocol::Http2 => "h2",
+        Protocol::Http2Cleartext => "h2c",
     }
 }
 

@@ -16,6 +16,7 @@ use crate::config::{
     RoutePath, Secret, Segment, Selector, Timeouts, UpstreamProtocol,
 };
 use crate::snapshot::{Snapshot, Tools};
+use crate::tls::{TicketKeys, TlsTools};
 
 /// A name that would be markup if it were not escaped.
 const MARKUP: &str = "<script>alert(1)</script>";
@@ -37,13 +38,18 @@ fn listener() -> config::Listener {
     config::Listener {
         addresses: vec!["127.0.0.1:8443".parse().expect("an address")],
         protocols: vec![Protocol::Http1],
+        proxy_protocol: config::ProxyProtocol::Off,
         redirect_to_https: false,
         header_timeout: PATIENCE,
         keepalive_timeout: PATIENCE,
         max_headers: 100,
         max_header_bytes: 1 << 15,
         limits: Vec::new(),
-        tls: Some(config::Tls { min_version: rustls::ProtocolVersion::TLSv1_2, certificates: vec![certificate] }),
+        tls: Some(config::Tls {
+            min_version: rustls::ProtocolVersion::TLSv1_2,
+            certificates: vec![certificate],
+            clients: None,
+        }),
     }
 }
 
@@ -124,6 +130,7 @@ fn config(token: Option<&str>) -> Config {
             runtime_dir: "/run/tollgate".into(),
             trusted_proxies: Vec::new(),
             max_connections: 100,
+            max_connections_per_address: None,
             keep_underscore_headers: false,
         },
         admin: config::Admin {
@@ -169,8 +176,7 @@ fn bound() -> (TcpListener, SocketAddr) {
 }
 
 fn serve(token: Option<&str>) -> Served {
-    let tools =
-        Tools { metrics: Arc::new(Metrics::new()), provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()) };
+    let tools = Tools { metrics: Arc::new(Metrics::new()), tls: TlsTools::new(TicketKeys::new()) };
     let config = config(token);
     let access_log = AccessLog::start(&config.log.access).expect("started");
     let snapshot = Snapshot::build(config, None, &tools).expect("built");
@@ -274,10 +280,7 @@ async fn the_token_of_the_present_configuration_is_asked_for() {
     assert!(get(served.health, "/metrics").await.starts_with("HTTP/1.1 200 "), "nor does the health address");
 
     let previous = served.sources.live.load_full();
-    let tools = Tools {
-        metrics: Arc::clone(&served.sources.metrics),
-        provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
-    };
+    let tools = Tools { metrics: Arc::clone(&served.sources.metrics), tls: TlsTools::new(TicketKeys::new()) };
     let next = Snapshot::build(config(Some("second")), Some(&previous), &tools).expect("built");
     served.sources.live.replace(Arc::new(next));
     assert_eq!(status("first").await, "401");

@@ -143,6 +143,8 @@ pub enum Selector {
     Method,
     /// `route`
     Route,
+    /// `tls.client.FACT`
+    ClientCertificate(CertificateFact),
 }
 
 impl Selector {
@@ -150,6 +152,38 @@ impl Selector {
     pub fn needs_identity(&self) -> bool {
         matches!(self, Self::AuthSubject | Self::AuthName | Self::Claim(_))
     }
+}
+
+/// What can be read of a client's certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CertificateFact {
+    /// `subject`: its distinguished name (RFC 4514)
+    Subject,
+    /// `san`: its subject alternative names, `DNS:a.example,URI:spiffe://b/c`
+    San,
+    /// `fingerprint`: SHA-256 of the whole, hexadecimal
+    Fingerprint,
+    /// `serial`: its serial number, hexadecimal
+    Serial,
+    /// `not_after`: when it ends (RFC 3339)
+    NotAfter,
+    /// `pem`: the whole as percent-encoded PEM; for headers alone
+    Pem,
+    /// `rfc9440`: the whole as the `Client-Cert` field has it; for headers alone
+    Rfc9440,
+}
+
+impl CertificateFact {
+    /// Every fact and its name, in the order of the variants.
+    pub const ALL: [(&'static str, Self); 7] = [
+        ("subject", Self::Subject),
+        ("san", Self::San),
+        ("fingerprint", Self::Fingerprint),
+        ("serial", Self::Serial),
+        ("not_after", Self::NotAfter),
+        ("pem", Self::Pem),
+        ("rfc9440", Self::Rfc9440),
+    ];
 }
 
 /// Names a claim: one literal member, or a JSON Pointer (RFC 6901) if written with a leading `/`.
@@ -184,4 +218,6 @@ pub enum TemplatePart {
     Claim(Claim),
     /// `{header.x}`
     Header(HeaderName),
+    /// `{tls.client.FACT}`
+    ClientCertificate(CertificateFact),
 }

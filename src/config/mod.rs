@@ -22,11 +22,11 @@ use std::sync::Arc;
 
 pub use auth::{Algorithm, Auth, Jwt, KeySource, TokenSource};
 pub use leaf::{
-    Claim, EndpointAddress, FileContent, HostPattern, PathPattern, Pattern, Rate, Secret, Segment, Selector, Template,
-    TemplatePart,
+    CertificateFact, Claim, EndpointAddress, FileContent, HostPattern, PathPattern, Pattern, Rate, Secret, Segment,
+    Selector, Template, TemplatePart,
 };
 pub use limit::{Limit, LimitKind, Mode, OnFull};
-pub use listener::{Certificate, Listener, Protocol, Tls};
+pub use listener::{Certificate, ClientAuth, Listener, Protocol, ProxyProtocol, Tls};
 pub use load::runtime_dir;
 pub use problem::{ConfigError, Location, Problem};
 pub use read::Places;

@@ -235,7 +235,7 @@ impl Living {
 
     fn hand_over(&mut self, to: Option<Arc<Channel>>, reply: Option<oneshot::Sender<Answer>>) {
         let (launcher, sockets) = (self.parts.launcher.clone(), Arc::clone(&self.sockets));
-        let offer = Offer::of(&self.parts.reloader.live().load_full());
+        let offer = Offer::of(&self.parts.reloader.live().load_full(), self.parts.reloader.ticket_keys());
         let candidate = Candidate::default();
         let handed_over = apart("hand-over", {
             let candidate = candidate.clone();

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::snapshot::Snapshot;
+use crate::tls::{TicketKey, TicketKeys};
 
 /// Of the messages here. A process that meets another number refuses, and says so.
 pub(super) const VERSION: u32 = 1;
@@ -70,12 +71,15 @@ pub(super) struct Offer {
     pub(super) generation: u64,
     /// Which `auth` has keys: a successor that has none for one of them would turn its callers away
     pub(super) auth_with_keys: Vec<String>,
+    /// What opens the session tickets of clients; older processes have none to give
+    #[serde(default)]
+    pub(super) ticket_keys: Vec<TicketKey>,
 }
 
 impl Offer {
-    pub(super) fn of(snapshot: &Snapshot) -> Self {
+    pub(super) fn of(snapshot: &Snapshot, ticket_keys: &TicketKeys) -> Self {
         let auth_with_keys = snapshot.auth_with_keys().iter().map(|name| name.to_string()).collect();
-        Self { version: VERSION, generation: snapshot.generation, auth_with_keys }
+        Self { version: VERSION, generation: snapshot.generation, auth_with_keys, ticket_keys: ticket_keys.export() }
     }
 }
 
@@ -89,4 +93,42 @@ pub(super) enum Report {
     Abort(String),
     /// Log files have been moved away
     Reopen,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offer_without_ticket_keys_is_that_of_an_older_process() {
+        let said = r#"{"version":1,"generation":7,"auth_with_keys":["corporate"]}"#;
+        let offer: Offer = serde_json::from_str(said).expect("read");
+        assert_eq!((offer.generation, offer.ticket_keys.len()), (7, 0));
+    }
+
+    #[test]
+    fn what_an_older_process_does_not_know_it_does_not_mind() {
+        #[derive(Deserialize)]
+        struct Older {
+            version: u32,
+            generation: u64,
+            auth_with_keys: Vec<String>,
+        }
+        let ticket_keys = TicketKeys::new().export();
+        let offer = Offer { version: VERSION, generation: 7, auth_with_keys: vec!["a".to_owned()], ticket_keys };
+        let said = serde_json::to_string(&offer).expect("written");
+        let older: Older = serde_json::from_str(&said).expect("read");
+        assert_eq!((older.version, older.generation, older.auth_with_keys.len()), (1, 7, 1));
+    }
+
+    #[test]
+    fn keys_survive_the_way_and_are_shown_to_nobody() {
+        let ticket_keys = TicketKeys::new().export();
+        let offer = Offer { version: VERSION, generation: 1, auth_with_keys: Vec::new(), ticket_keys };
+        let said = serde_json::to_string(&offer).expect("written");
+        let received: Offer = serde_json::from_str(&said).expect("read");
+        assert_eq!(received.ticket_keys, offer.ticket_keys);
+        let shown = format!("{offer:?}");
+        assert!(shown.contains("TicketKey(***)") && !shown.contains("secret"), "{shown}");
+    }
 }

@@ -23,5 +23,5 @@ pub use reload::Reloader;
 pub use signals::{Signal, Signals};
 pub use socket::{ask, path as control_socket};
 pub use status::{Reload, Status};
-pub use successor::Predecessor;
+pub use successor::{Estate, Predecessor};
 pub use upgrade::Launcher;

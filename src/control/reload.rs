@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::{Status, tasks};
 use crate::config::Config;
 use crate::snapshot::{Live, Snapshot, Tools};
+use crate::tls::TicketKeys;
 
 /// Replaces the snapshot.
 #[derive(Clone, Debug)]
@@ -28,6 +29,11 @@ impl Reloader {
     /// What serves.
     pub(super) fn live(&self) -> &Arc<Live> {
         &self.live
+    }
+
+    /// What sessions are resumed with.
+    pub(super) fn ticket_keys(&self) -> &TicketKeys {
+        &self.tools.tls.ticket_keys
     }
 
     /// Builds what is on disk now and serves it.

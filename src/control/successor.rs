@@ -11,6 +11,7 @@ use super::{socket, upgrade};
 use crate::config::Name;
 use crate::snapshot::Snapshot;
 use crate::socket::{Channel, Sockets};
+use crate::tls::TicketKey;
 
 /// For messages that the other process sends or takes at once.
 const PROMPT: Duration = Duration::from_secs(10);
@@ -24,12 +25,21 @@ pub struct Predecessor {
     offer: Arc<Offer>,
 }
 
+/// What it passes on.
+#[derive(Debug, Default)]
+pub struct Estate {
+    /// Every listening socket
+    pub sockets: Sockets,
+    /// What opens the session tickets of its clients, and ours from now on
+    pub ticket_keys: Vec<TicketKey>,
+}
+
 impl Predecessor {
-    /// The process that has started this one as its successor, if one has; with the sockets it passes on.
+    /// The process that has started this one as its successor, if one has; with what it passes on.
     ///
     /// # Errors
     /// It is gone, or of a version that cannot be succeeded.
-    pub fn that_started_us() -> Result<Option<(Self, Sockets)>, String> {
+    pub fn that_started_us() -> Result<Option<(Self, Estate)>, String> {
         // Set for this process alone by the one that started it: no setting of an operator's.
         #[expect(clippy::disallowed_methods, reason = "the mark is not configuration")]
         let mark = std::env::var_os(upgrade::MARK);
@@ -47,21 +57,23 @@ impl Predecessor {
     ///
     /// # Errors
     /// There is none, or it refuses.
-    pub fn that_runs(runtime_dir: &Path) -> Result<(Self, Sockets), String> {
+    pub fn that_runs(runtime_dir: &Path) -> Result<(Self, Estate), String> {
         let file = socket::path(runtime_dir);
         let channel = socket::request(runtime_dir, Verb::TakeOver)
             .map_err(|error| format!("no running process to take over from at {}: {error}", file.display()))?;
         Self::accept(channel, PATIENCE)
     }
 
-    fn accept(channel: Channel, patience: Duration) -> Result<(Self, Sockets), String> {
+    fn accept(channel: Channel, patience: Duration) -> Result<(Self, Estate), String> {
         let said = channel.receive::<Said>(patience).map_err(|error| format!("the predecessor is silent: {error}"))?;
-        let offer = match said {
+        let mut offer = match said {
             Some((Said::Offer(offer), _)) => offer,
             Some((Said::Answer(answer), _)) => return Err(answer.text),
             None => return Err("the predecessor is gone".to_owned()),
         };
         let version = offer.version;
+        // Not to be kept beyond their time by somebody who only remembers the offer.
+        let ticket_keys = std::mem::take(&mut offer.ticket_keys);
         let predecessor = Self { channel: Arc::new(channel), offer: Arc::new(offer) };
         if version != VERSION {
             let why = format!("the hand-over speaks version {VERSION}, the running process version {version}");
@@ -70,7 +82,7 @@ impl Predecessor {
         }
         let sockets = Sockets::receive(&predecessor.channel, PROMPT)
             .map_err(|error| format!("the predecessor's sockets did not arrive: {error}"))?;
-        Ok((predecessor, sockets))
+        Ok((predecessor, Estate { sockets, ticket_keys }))
     }
 
     /// Which generation of the configuration ours follows.

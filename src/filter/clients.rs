@@ -39,8 +39,16 @@ mod tests {
         let rules = ClientRules::build(&config::ClientRules { allow: parse(allow), deny: parse(deny) });
         let headers = HeaderMap::new();
         let client = client.parse().expect("address");
-        let request =
-            Request { method: &Method::GET, host: "", path: "/", query: None, headers: &headers, client, route: "" };
+        let request = Request {
+            method: &Method::GET,
+            host: "",
+            path: "/",
+            query: None,
+            headers: &headers,
+            client,
+            client_certificate: None,
+            route: "",
+        };
         rules.is_none_or(|rules| rules.on_request(&request).is_continue())
     }
 

@@ -30,6 +30,7 @@ impl<'a> Facts<'a> {
             Selector::Query(name) => request.query_value(name),
             Selector::Host => Some(Cow::Borrowed(request.host)),
             Selector::Method => Some(Cow::Borrowed(request.method.as_str())),
+            Selector::ClientCertificate(fact) => request.client_certificate?.text(*fact).map(Cow::Borrowed),
             Selector::Route => Some(Cow::Borrowed(request.route)),
         }
     }

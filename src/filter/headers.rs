@@ -115,6 +115,7 @@ mod tests {
             query: None,
             headers: &HeaderMap::new(),
             client: Ipv4Addr::LOCALHOST.into(),
+            client_certificate: None,
             route: "",
         };
         let mut headers = HeaderMap::new();

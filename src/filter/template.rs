@@ -39,6 +39,10 @@ pub(super) fn render(template: &Template, facts: &Facts<'_>, parameters: Paramet
                 let value = facts.identity.and_then(|identity| identity.claim_text(claim));
                 outside(&mut text, value.as_deref().unwrap_or(""), place);
             }
+            TemplatePart::ClientCertificate(fact) => {
+                let value = facts.request.client_certificate.and_then(|certificate| certificate.text(*fact));
+                outside(&mut text, value.unwrap_or(""), place);
+            }
             TemplatePart::Header(name) => {
                 let value = facts.read(&Selector::Header(name.clone()));
                 outside(&mut text, value.as_deref().unwrap_or(""), place);
@@ -75,6 +79,7 @@ mod tests {
             query: Some("q=1"),
             headers: &headers,
             client: Ipv4Addr::LOCALHOST.into(),
+            client_certificate: None,
             route: "r",
         };
         let facts = Facts { request: &request, identity: None };

@@ -4,6 +4,7 @@
 pub mod fetch;
 
 mod client;
+mod client_certificate;
 mod connection;
 mod deadline;
 mod host;
@@ -13,8 +14,9 @@ mod reply;
 mod request;
 mod request_id;
 
-pub use client::{Client, TrustedProxies, unmapped};
-pub use connection::{Connection, TlsFacts, address_value};
+pub use client::{Client, TrustedProxies, network, unmapped};
+pub use client_certificate::{CertificateTexts, ClientCertificate};
+pub use connection::{Connection, Ends, Proxied, TlsFacts, address_value};
 pub use deadline::Deadline;
 pub use host::{BadHost, Host};
 pub use path::{BadPath, Canonical, canonical};

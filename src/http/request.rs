@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use http::{HeaderMap, Method};
 use percent_encoding::percent_decode_str;
 
+use super::ClientCertificate;
+
 /// What may be judged of a request: borrowed, canonical, free of any connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
@@ -21,6 +23,8 @@ pub struct Request<'a> {
     pub headers: &'a HeaderMap,
     /// The client, after trusted proxies were believed; IPv4-mapped IPv6 is IPv4
     pub client: IpAddr,
+    /// The certificate the client has shown, where the listener asks for one
+    pub client_certificate: Option<&'a ClientCertificate>,
     /// The route's name; empty before one is known
     pub route: &'a str,
 }
@@ -69,6 +73,7 @@ mod tests {
             query: Some(query),
             headers,
             client: Ipv4Addr::LOCALHOST.into(),
+            client_certificate: None,
             route: "",
         })
     }

@@ -8,7 +8,7 @@ use http::{HeaderMap, Method};
 
 use crate::filter::limit::Admission;
 use crate::filter::{Clock, Passage};
-use crate::http::{Connection, Deadline, Reason, Reply, Request, RequestId};
+use crate::http::{ClientCertificate, Connection, Deadline, Reason, Reply, Request, RequestId};
 use crate::snapshot::{Route, RouteAction, Snapshot};
 use crate::telemetry::{AccessLog, InFlight};
 use crate::upstream::{Lease, Tried, Upstream};
@@ -130,8 +130,14 @@ impl RequestCtx {
             query: self.target.query.as_deref(),
             headers,
             client: self.client,
+            client_certificate: self.client_certificate(),
             route: self.route.as_ref().map_or("", |route| &route.name),
         }
+    }
+
+    /// The certificate the client has shown.
+    pub(super) fn client_certificate(&self) -> Option<&ClientCertificate> {
+        self.connection.as_ref()?.tls.as_ref()?.client.as_ref()
     }
 
     /// Where the route sends its requests, if it does not answer them by itself.
@@ -162,5 +168,5 @@ impl Drop for RequestCtx {
 }
 
 pub(super) fn is_http2(connection: &Connection) -> bool {
-    connection.tls.as_ref().is_some_and(|tls| tls.http2)
+    connection.http2
 }

@@ -65,8 +65,16 @@ fn router(routes: &[(&str, config::Route)]) -> Router<String> {
 
 fn ask(router: &Router<String>, method: &Method, host: &str, path: &str) -> String {
     let headers = HeaderMap::new();
-    let request =
-        Request { method, host, path, query: None, headers: &headers, client: Ipv4Addr::LOCALHOST.into(), route: "" };
+    let request = Request {
+        method,
+        host,
+        path,
+        query: None,
+        headers: &headers,
+        client: Ipv4Addr::LOCALHOST.into(),
+        client_certificate: None,
+        route: "",
+    };
     match router.find("http", &request) {
         Found::Route { target, parameters } => {
             parameters.as_slice().iter().fold(target.clone(), |text, (name, value)| format!("{text} {name}={value}"))
@@ -154,7 +162,16 @@ fn conditions_are_more_specific_than_none() {
         headers
             .extend(channel.map(|value| (http::HeaderName::from_static("x-channel"), HeaderValue::from_static(value))));
         let (method, client) = (&Method::GET, Ipv4Addr::LOCALHOST.into());
-        let request = Request { method, host: "h", path: "/a", query, headers: &headers, client, route: "" };
+        let request = Request {
+            method,
+            host: "h",
+            path: "/a",
+            query,
+            headers: &headers,
+            client,
+            client_certificate: None,
+            route: "",
+        };
         match router.find("http", &request) {
             Found::Route { target, .. } => target.clone(),
             _ => String::new(),
@@ -247,7 +264,7 @@ proptest! {
         let router = router.expect("keys are unique");
         let headers = HeaderMap::new();
         let (method, client) = (&Method::GET, Ipv4Addr::LOCALHOST.into());
-        let request = Request { method, host: &host, path: &path, query: None, headers: &headers, client, route: "" };
+        let request = Request { method, host: &host, path: &path, query: None, headers: &headers, client, client_certificate: None, route: "" };
         let found = match router.find("http", &request) {
             Found::Route { target, .. } => target.clone(),
             _ => "404".to_owned(),

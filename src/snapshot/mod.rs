@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use http::HeaderName;
-use rustls::crypto::CryptoProvider;
 
 pub use live::Live;
 pub use route::{Route, RouteAction};
@@ -21,7 +20,7 @@ use crate::filter::limit::Limit;
 use crate::http::TrustedProxies;
 use crate::router::Router;
 use crate::telemetry::{Metrics, Refusals, RouteMetrics};
-use crate::tls::ServerTls;
+use crate::tls::{ServerTls, TlsTools};
 use crate::upstream::Upstream;
 
 /// Everything needed to serve a request.
@@ -68,8 +67,8 @@ pub struct Listener {
 pub struct Tools {
     /// Where the counters of routes are found
     pub metrics: Arc<Metrics>,
-    /// Who does the cryptography
-    pub provider: Arc<CryptoProvider>,
+    /// What listeners shake hands with
+    pub tls: TlsTools,
 }
 
 impl Snapshot {
@@ -158,7 +157,7 @@ impl Listener {
         limits: &BTreeMap<Name, Arc<Limit>>,
         tools: &Tools,
     ) -> Result<Self, Problem> {
-        let tls = spec.tls.as_ref().map(|tls| ServerTls::build(tls, &spec.protocols, &tools.provider)).transpose()?;
+        let tls = spec.tls.as_ref().map(|tls| ServerTls::build(name, tls, &spec.protocols, &tools.tls)).transpose()?;
         let limits = spec.limits.iter().filter_map(|name| limits.get(name).cloned()).collect();
         Ok(Self { spec: spec.clone(), tls, limits, refusals: tools.metrics.refusals(name) })
     }
@@ -204,5 +203,7 @@ fn token_parameters(config: &Config) -> Arc<[String]> {
 }
 
 fn identity_headers(config: &Config) -> HashSet<HeaderName> {
-    config.auth.values().flat_map(config::Auth::identity_headers).map(|(header, _)| header.clone()).collect()
+    let of_auth = config.auth.values().flat_map(config::Auth::identity_headers).map(|(header, _)| header);
+    let clients = config.listeners.values().filter_map(|listener| listener.tls.as_ref()?.clients.as_ref());
+    of_auth.chain(clients.flat_map(|clients| &clients.headers).map(|(header, _)| header)).cloned().collect()
 }

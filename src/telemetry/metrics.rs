@@ -12,6 +12,7 @@ use prometheus::{
 };
 
 use super::Scrape;
+use super::handshakes::{HandshakeFailure, Handshakes};
 use crate::config::Name;
 use crate::http::Reason;
 
@@ -35,6 +36,8 @@ pub struct Metrics {
     refused: IntCounterVec,
     connections: IntGaugeVec,
     accepted: IntCounterVec,
+    handshakes: IntCounterVec,
+    handshake_errors: IntCounterVec,
     reloads: IntCounterVec,
     upgrades: IntCounterVec,
 }
@@ -87,6 +90,16 @@ impl Metrics {
                 "Client connections accepted, and failures to accept.",
                 &["listener", "result"],
             ),
+            handshakes: counters(
+                "tollgate_tls_handshakes_total",
+                "TLS handshakes that succeeded, by version and whether a session was resumed.",
+                &["listener", "version", "resumed"],
+            ),
+            handshake_errors: counters(
+                "tollgate_tls_handshake_errors_total",
+                "TLS handshakes that failed.",
+                &["listener", "kind"],
+            ),
             reloads: counters("tollgate_config_reloads_total", "Reloads of the configuration.", &["result"]),
             upgrades: counters("tollgate_upgrades_total", "Hand-overs to a successor.", &["result"]),
             duration,
@@ -120,6 +133,7 @@ impl Metrics {
             open: self.connections.with_label_values(&[&**name]),
             accepted: self.accepted.with_label_values(&[&**name, "accepted"]),
             failed: self.accepted.with_label_values(&[&**name, "failed"]),
+            handshakes: Handshakes::new(name, &self.handshakes, &self.handshake_errors),
         }
     }
 
@@ -189,6 +203,7 @@ pub struct ListenerMetrics {
     open: IntGauge,
     accepted: IntCounter,
     failed: IntCounter,
+    handshakes: Handshakes,
 }
 
 /// Requests and connections of one listener that we answered or ended ourselves, by reason.
@@ -229,6 +244,17 @@ impl ListenerMetrics {
         self.accepted.inc();
         self.open.inc();
         OpenConnection(self.open.clone())
+    }
+
+    /// A TLS handshake succeeded.
+    pub fn shaken(&self, version: &str, is_resumed: bool) {
+        self.handshakes.done(version, is_resumed);
+    }
+
+    /// A TLS handshake failed, and with it the connection.
+    pub fn handshake_failed(&self, failure: HandshakeFailure) {
+        self.refuse(Reason::TlsHandshake);
+        self.handshakes.failed(failure);
     }
 
     /// Accepting failed for want of a resource.

@@ -2,6 +2,7 @@
 
 mod access_log;
 mod format;
+mod handshakes;
 mod json;
 mod log;
 mod metrics;
@@ -9,6 +10,7 @@ mod record;
 mod scrape;
 
 pub use access_log::AccessLog;
+pub use handshakes::HandshakeFailure;
 pub use log::start_log;
 pub use metrics::{InFlight, ListenerMetrics, Metrics, OpenConnection, Refusals, RouteMetrics};
 pub use record::{Record, TlsRecord};

@@ -30,7 +30,7 @@ impl Certificate {
     /// # Errors
     /// What cannot be read or does not fit together; paths are `cert_file` and `key_file`.
     pub fn build(spec: &config::Certificate, provider: &CryptoProvider) -> Result<Self, Problem> {
-        let chain = chain(&spec.cert)?;
+        let chain = certificates(&spec.cert, "cert_file")?;
         let (names, not_after) = facts(&chain[0])?;
         let key = private_key(&spec.key)?;
         let signing_key = provider.key_provider.load_private_key(key).map_err(|_| {
@@ -43,12 +43,13 @@ impl Certificate {
     }
 }
 
-fn chain(file: &config::FileContent) -> Result<Vec<CertificateDer<'static>>, Problem> {
+/// All certificates of a file, which is the value of `key`.
+pub(super) fn certificates(file: &config::FileContent, key: &str) -> Result<Vec<CertificateDer<'static>>, Problem> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(file.content.expose())
         .collect::<Result<_, _>>()
-        .map_err(|error| Problem::new("cert_file", format!("not PEM: {error}")))?;
+        .map_err(|error| Problem::new(key, format!("not PEM: {error}")))?;
     if chain.is_empty() {
-        return Err(Problem::new("cert_file", "no certificate in it: PEM with BEGIN CERTIFICATE was expected"));
+        return Err(Problem::new(key, "no certificate in it: PEM with BEGIN CERTIFICATE was expected"));
     }
     Ok(chain)
 }
@@ -72,6 +73,7 @@ fn facts(leaf: &CertificateDer<'_>) -> Result<(Vec<String>, SystemTime), Problem
     Ok((names.collect(), SystemTime::UNIX_EPOCH + Duration::from_secs(end)))
 }
 
-fn address(bytes: &[u8]) -> Option<IpAddr> {
+/// The address in a subject alternative name.
+pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
     <[u8; 4]>::try_from(bytes).map(IpAddr::from).ok().or_else(|| <[u8; 16]>::try_from(bytes).map(IpAddr::from).ok())
 }

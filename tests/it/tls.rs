@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -255,6 +256,32 @@ fn garbage_instead_of_a_handshake_is_counted_and_no_error() {
     assert!(tollgate.access_log().is_empty(), "there was no request");
     let config = ca.trusting(&["http/1.1"]);
     Request::get("/").over_tls(tollgate.addr(), "gateway.test", config).send().expect(200);
+}
+
+#[test]
+fn a_handshake_that_fails_is_counted_by_what_went_wrong() {
+    let (ca, stranger) = (Ca::new("an authority"), Ca::new("a stranger"));
+    let tollgate = showing(&[("gateway", &ca.server(&["gateway.test"]))], "min_version = \"1.3\"").start();
+    let failed = |kind: &str| format!("tollgate_tls_handshake_errors_total{{listener=\"https\",kind=\"{kind}\"}}");
+    // Says nothing, and then half of something.
+    let (silent, mut halting) = (Raw::connect(tollgate.addr()), Raw::connect(tollgate.addr()));
+    halting.send([0x16, 3, 1, 0, 0x80, 1]);
+    let began = Instant::now();
+    assert!(shake_hands(tollgate.addr(), "gateway.test", onlooker(&BOTH, &[&TLS12])).is_err());
+    tollgate.wait_for_metric(&failed("version"), 1.0);
+    assert!(shake_hands(tollgate.addr(), "gateway.test", onlooker(&["spdy/3"], &[&TLS13])).is_err());
+    tollgate.wait_for_metric(&failed("incompatible"), 1.0);
+    assert!(shake_hands(tollgate.addr(), "gateway.test", stranger.trusting(&BOTH)).is_err());
+    tollgate.wait_for_metric(&failed("alert"), 1.0);
+    Raw::connect(tollgate.addr()).send("GET / HTTP/1.1\r\n\r\n");
+    tollgate.wait_for_metric(&failed("malformed"), 1.0);
+    drop(Raw::connect(tollgate.addr()));
+    tollgate.wait_for_metric(&failed("closed"), 1.0);
+    tollgate.wait_for_metric(&failed("timeout"), 2.0);
+    assert!(began.elapsed() >= Duration::from_secs(9), "they have ten seconds");
+    tollgate.wait_for_metric("tollgate_refused_total{listener=\"https\",reason=\"tls_handshake\"}", 7.0);
+    assert!(tollgate.metric("tollgate_tls_handshakes_total").is_none());
+    drop((silent, halting));
 }
 
 #[test]

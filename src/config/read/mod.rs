@@ -93,14 +93,18 @@ fn config<'a>(ctx: &'a Context<'a>, sections: Sections<'a>) -> Option<Config> {
     let read_auth = auth.read(auth::auth);
     let log = log::log(log, &read_auth);
     let read_upstreams = upstreams.read(upstream::upstream);
-    let read_listeners = listeners.read(|table| listener::listener(table, &limits, &read_limits, &mut addresses));
+    let mut identity_headers = auth::identity_headers(&read_auth);
+    let read_listeners = listeners.read(|table| {
+        listener::listener(table, server.as_ref(), &limits, &read_limits, &identity_headers, &mut addresses)
+    });
+    identity_headers.extend(listener::client_cert_headers(&read_listeners));
     let known = route::Known {
         listeners: &listeners,
         auth: &auth,
         limits: &limits,
         upstreams: &upstreams,
         read_limits: &read_limits,
-        identity_headers: auth::identity_headers(&read_auth),
+        identity_headers,
     };
     let defaults = defaults::defaults(defaults, &known);
     let routes = routes.read(|table| route::route(table, &known, &defaults));

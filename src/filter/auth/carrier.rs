@@ -152,6 +152,7 @@ mod tests {
             query,
             headers: &map,
             client: Ipv4Addr::LOCALHOST.into(),
+            client_certificate: None,
             route: "",
         };
         match find(&request, sources) {

@@ -34,8 +34,16 @@ fn limit(spec: &config::Limit) -> Arc<Limit> {
 
 fn from<T>(client: IpAddr, then: impl FnOnce(&Facts<'_>) -> T) -> T {
     let headers = HeaderMap::new();
-    let request =
-        Request { method: &Method::GET, host: "h", path: "/", query: None, headers: &headers, client, route: "r" };
+    let request = Request {
+        method: &Method::GET,
+        host: "h",
+        path: "/",
+        query: None,
+        headers: &headers,
+        client,
+        client_certificate: None,
+        route: "r",
+    };
     then(&Facts { request: &request, identity: None })
 }
 
@@ -153,7 +161,16 @@ fn parts_of_a_key_do_not_run_into_one_another() {
     let passes = |query: &str| {
         let headers = HeaderMap::new();
         let (method, query) = (&Method::GET, Some(query));
-        let request = Request { method, host: "h", path: "/", query, headers: &headers, client: client(1), route: "r" };
+        let request = Request {
+            method,
+            host: "h",
+            path: "/",
+            query,
+            headers: &headers,
+            client: client(1),
+            client_certificate: None,
+            route: "r",
+        };
         admit(&limits, &Facts { request: &request, identity: None }, Instant::now()).is_ok()
     };
     assert!(passes("a=xy&b=z"));

@@ -3,13 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 /// A certificate authority that nobody trusts but the tests.
 pub(crate) struct Ca {
@@ -58,6 +59,17 @@ impl Ca {
         self.sign(&params)
     }
 
+    /// For a client that calls itself all that, until that many seconds after 1970.
+    pub(crate) fn client_until(&self, names: &[SanType], unix: u64) -> Identity {
+        let mut params = params("Alice, of Orders", &[]);
+        params.distinguished_name.push(DnType::OrganizationName, "Example");
+        params.subject_alt_names = names.to_vec();
+        params.serial_number = Some(vec![0x0a, 0xb1].into());
+        params.not_after = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(unix);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(&params)
+    }
+
     fn sign(&self, params: &CertificateParams) -> Identity {
         let key = KeyPair::generate().expect("a key");
         let cert = params.signed_by(&key, &self.issuer).expect("signed").pem();
@@ -71,12 +83,12 @@ impl Ca {
 
     /// A client that trusts this authority alone and offers `protocols` (ALPN).
     pub(crate) fn trusting(&self, protocols: &[&str]) -> Arc<ClientConfig> {
-        self.client_config(protocols, None)
+        Arc::new(self.client_config(provider(), rustls::DEFAULT_VERSIONS, protocols, None))
     }
 
     /// The same, showing a certificate of its own.
     pub(crate) fn trusting_as(&self, protocols: &[&str], identity: &Identity) -> Arc<ClientConfig> {
-        self.client_config(protocols, Some(identity))
+        Arc::new(self.client_config(provider(), rustls::DEFAULT_VERSIONS, protocols, Some(identity)))
     }
 
     fn roots(&self) -> RootCertStore {
@@ -85,9 +97,16 @@ impl Ca {
         roots
     }
 
-    fn client_config(&self, protocols: &[&str], identity: Option<&Identity>) -> Arc<ClientConfig> {
-        let config = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
+    /// A client that trusts this authority alone.
+    pub(crate) fn client_config(
+        &self,
+        provider: Arc<CryptoProvider>,
+        versions: &[&'static SupportedProtocolVersion],
+        protocols: &[&str],
+        identity: Option<&Identity>,
+    ) -> ClientConfig {
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
             .expect("the provider's versions")
             .with_root_certificates(self.roots());
         let mut config = match identity {
@@ -98,7 +117,7 @@ impl Ca {
             }
         };
         config.alpn_protocols = alpn(protocols);
-        Arc::new(config)
+        config
     }
 }
 

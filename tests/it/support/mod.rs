@@ -13,6 +13,7 @@ pub(crate) mod origin;
 pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod tollgate;
+pub(crate) mod visit;
 pub(crate) mod wait;
 pub(crate) mod websocket;
 pub(crate) mod wire;

@@ -6,15 +6,20 @@ use http::header::AUTHORIZATION;
 use super::header;
 use crate::config::read::complaint::Complaint;
 use crate::config::read::suggest::did_you_mean;
-use crate::config::{Claim, Selector, TokenSource};
+use crate::config::{CertificateFact, Claim, Selector, TokenSource};
 
-const FIXED: [(&str, Selector); 6] = [
+const FIXED: [(&str, Selector); 11] = [
     ("client.address", Selector::ClientAddress),
     ("auth.subject", Selector::AuthSubject),
     ("auth.name", Selector::AuthName),
     ("host", Selector::Host),
     ("method", Selector::Method),
     ("route", Selector::Route),
+    ("tls.client.subject", Selector::ClientCertificate(CertificateFact::Subject)),
+    ("tls.client.san", Selector::ClientCertificate(CertificateFact::San)),
+    ("tls.client.fingerprint", Selector::ClientCertificate(CertificateFact::Fingerprint)),
+    ("tls.client.serial", Selector::ClientCertificate(CertificateFact::Serial)),
+    ("tls.client.not_after", Selector::ClientCertificate(CertificateFact::NotAfter)),
 ];
 /// The forms with a name of the operator's choice.
 const NAMED: [&str; 4] = ["claim.NAME", "header.NAME", "cookie.NAME", "query.NAME"];
@@ -60,6 +65,14 @@ pub(crate) fn token_source(text: &str) -> Result<TokenSource, Complaint> {
         }
     }
     .map_err(|complaint| complaint.moved(offset))
+}
+
+/// `tls.client.subject` and the like, as a variable.
+pub(crate) fn client_certificate(text: &str) -> Option<CertificateFact> {
+    FIXED.iter().find(|(name, _)| *name == text).and_then(|(_, selector)| match selector {
+        Selector::ClientCertificate(fact) => Some(*fact),
+        _ => None,
+    })
 }
 
 fn header_name(name: &str) -> Result<HeaderName, Complaint> {
@@ -132,10 +145,20 @@ mod tests {
         assert_eq!(selector("claim./realm_access/roles"), Ok(Selector::Claim(pointer)));
         assert_eq!(selector("header.X-Tenant"), Ok(Selector::Header(HeaderName::from_static("x-tenant"))));
         assert_eq!(selector("cookie.session"), Ok(Selector::Cookie("session".into())));
+        assert_eq!(selector("tls.client.san"), Ok(Selector::ClientCertificate(CertificateFact::San)));
         assert_eq!(selector("query.page"), Ok(Selector::Query("page".into())));
-        for text in
-            ["", "client", "client.adress", "header.", "header.a b", "cookie.a=b", "claim.", "claim./a~2", "path"]
-        {
+        for text in [
+            "",
+            "client",
+            "client.adress",
+            "header.",
+            "header.a b",
+            "cookie.a=b",
+            "claim.",
+            "claim./a~2",
+            "path",
+            "tls.client.pem",
+        ] {
             assert!(selector(text).is_err(), "{text}");
         }
     }

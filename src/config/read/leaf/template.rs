@@ -207,11 +207,14 @@ fn variable(name: &str, scope: Scope<'_>) -> Result<TemplatePart, Complaint> {
     if let Some(header) = name.strip_prefix("header.") {
         return header::name(header).map(TemplatePart::Header);
     }
+    if let Some(fact) = selector::client_certificate(name) {
+        return Ok(TemplatePart::ClientCertificate(fact));
+    }
     let known = COMMON.iter().copied().chain(scope.parameters.iter().copied());
     let hint = did_you_mean(name, known);
     let message = format!(
         "is no variable; there are {{path}}, {{query}}, {{host}}, {{method}}, the parameters of this route's path, \
-         {{claim.x}} and {{header.x}}{hint}"
+         {{claim.x}}, {{header.x}} and {{tls.client.subject}}{hint}"
     );
     Err(Complaint::about(0..0, message))
 }

@@ -238,6 +238,7 @@ impl Call {
             query: self.query.as_deref(),
             headers: &self.headers,
             client: Ipv4Addr::LOCALHOST.into(),
+            client_certificate: None,
             route: "orders",
         };
         match route.on_request(&request, wall).await {
