@@ -94,7 +94,12 @@ mod tests {
             std::thread::yield_now();
         }
         origin.kill();
-        while load.lanes[0].1.report("").failures.is_empty() {
+        // Requests that were on their way fail first, by a reset; then nobody is there to connect to.
+        let refused = || {
+            let failures = load.lanes[0].1.report("").failures;
+            failures.iter().any(|failure| failure.what.contains("connecting: Connection refused"))
+        };
+        while !refused() {
             std::thread::yield_now();
         }
         let report = load.stop();
