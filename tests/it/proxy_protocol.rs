@@ -258,6 +258,7 @@ fn a_balancer_speaks_for_connections_and_not_for_their_headers() {
     };
     let stranger = claiming("192.0.2.7:1");
     assert_eq!(stranger.header("x-forwarded-for"), Some("192.0.2.7"));
+    assert_eq!(stranger.header("x-real-ip"), Some("192.0.2.7"));
     assert_eq!(stranger.header("x-forwarded-proto"), Some("http"));
     let trusted = claiming("10.0.0.1:1");
     assert_eq!(trusted.header("x-forwarded-for"), Some("203.0.113.5, 10.0.0.1"));
