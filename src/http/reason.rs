@@ -62,6 +62,8 @@ reasons! {
     ProxyUntrusted = "proxy_untrusted", FORBIDDEN, None;
     /// More connections of one address than it may have
     TooManyConnections = "too_many_connections", TOO_MANY_REQUESTS, None;
+    /// More frames of HTTP/2 that carry nothing than a connection is allowed
+    Flood = "flood", TOO_MANY_REQUESTS, None;
     /// The listener sends everything to https
     HttpsRequired = "https_required", PERMANENT_REDIRECT, None;
 

@@ -40,6 +40,8 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const SEND_BUFFER: usize = 32 * 1024;
 /// How long after GOAWAY a connection without requests stays open, for those that were under way.
 const DRAIN_LINGER: Duration = Duration::from_secs(3);
+/// How long a client that has gone too far may take to take our goodbye.
+const GOODBYE: Duration = Duration::from_secs(2);
 /// Streams with a malformed head before the connection is closed.
 const MAX_MALFORMED: usize = 32;
 /// What a request has beyond its deadline before its stream is reset: the phases that notice it themselves can still
@@ -60,11 +62,13 @@ fn options(spec: &Listener) -> H2Options {
 /// Serves streams until the connection ends. While draining, the client is told by GOAWAY and what it began is finished.
 pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
     app: &Arc<A>,
-    stream: Box<Stream>,
+    mut stream: Box<Stream>,
     spec: &Listener,
     listening: &Listening,
     shutdown: &ShutdownWatch,
 ) {
+    let spent = Arc::new(Notify::new());
+    stream.allow_frames(Arc::clone(&spent));
     let digest = Arc::new(Digest { proxy_digest: stream.get_proxy_digest(), ..Digest::default() });
     let mut connection = match timeout(spec.header_timeout, handshake(stream, Some(options(spec)))).await {
         Ok(Ok(connection)) => connection,
@@ -75,7 +79,7 @@ pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
     let active = Arc::new(Active::default());
     let mut malformed = 0;
     let mut draining = false;
-    loop {
+    let too_far = loop {
         let accepted = tokio::select! {
             biased;
             () = listening.drain.stopping(), if !draining => {
@@ -83,10 +87,13 @@ pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
                 draining = true;
                 continue;
             }
+            () = spent.notified() => {
+                break Some(Reason::Flood);
+            }
             accepted = HttpSession::from_h2_conn(&mut connection, Arc::clone(&digest)) => accepted,
             () = active.idle(if draining { DRAIN_LINGER } else { spec.keepalive_timeout }) => {
                 if draining {
-                    break;
+                    break None;
                 }
                 connection.graceful_shutdown();
                 draining = true;
@@ -95,8 +102,7 @@ pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
         };
         match accepted {
             Ok(Some(H2Accept::Session(_))) if active.count() >= MAX_UNDER_WAY => {
-                listening.metrics.refuse(Reason::ConcurrencyLimited);
-                connection.abrupt_shutdown(CALM_DOWN.into());
+                break Some(Reason::ConcurrencyLimited);
             }
             Ok(Some(H2Accept::Session(session))) => match head::check(session.req_header(), limits) {
                 Ok(()) => spawn(app, session, shutdown, active.start()),
@@ -110,11 +116,19 @@ pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
                 listening.metrics.refuse(Reason::MalformedRequest);
                 malformed += 1;
             }
-            Ok(None) | Err(_) => break,
+            Ok(None) | Err(_) => break None,
         }
         if malformed > MAX_MALFORMED {
-            break;
+            break None;
         }
+    };
+    if let Some(reason) = too_far {
+        listening.metrics.refuse(reason);
+        connection.abrupt_shutdown(CALM_DOWN.into());
+        let goodbye =
+            async { while let Ok(Some(_)) = HttpSession::from_h2_conn(&mut connection, Arc::clone(&digest)).await {} };
+        // Who does not even take that is left all the same.
+        drop(timeout(GOODBYE, goodbye).await);
     }
     drop(connection);
     // The last requests have lost their client, but not yet written what they leave behind.

@@ -12,6 +12,7 @@ mod arrival;
 mod body;
 mod close;
 mod crowd;
+mod flood;
 mod handshake;
 mod head;
 mod http1;

@@ -21,12 +21,13 @@ use pingora_core::protocols::{
 };
 use pingora_core::upstreams::peer::ALPN;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use super::alarm::Alarm;
 use super::body::Progress;
 use super::close;
 use super::crowd::Member;
+use super::flood::Allowance;
 use super::head::Head;
 use super::transport::Transport;
 use super::worker::Served;
@@ -75,6 +76,8 @@ pub(super) struct Stream {
     /// We said that we will send no more
     shut: bool,
     alarm: Alarm,
+    /// With h2 only: what its frames may still ask for, and who is told once that is too much
+    allowance: Option<Box<(Allowance, Arc<Notify>)>>,
     connection: Arc<Connection>,
     digest: Arc<ProxyDigest>,
     place: Option<Place>,
@@ -98,6 +101,7 @@ impl Stream {
             ended: false,
             shut: false,
             alarm: Alarm::default(),
+            allowance: None,
             connection,
             digest,
             place: Some(place),
@@ -108,6 +112,11 @@ impl Stream {
     pub(super) fn opaque(mut self) -> Self {
         self.progress = Progress::Opaque;
         self
+    }
+
+    /// From now on frames are counted. Once the client's allowance is spent nothing more is read, and `spent` is told.
+    pub(super) fn allow_frames(&mut self, spent: Arc<Notify>) {
+        self.allowance = Some(Box::new((Allowance::new(Instant::now()), spent)));
     }
 
     /// Facts of the connection, shared with its requests.
@@ -204,6 +213,35 @@ impl Stream {
         Poll::Ready(Ok(()))
     }
 
+    fn poll_message(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.given > 0 {
+            let count = self.given.min(buf.remaining());
+            buf.put_slice(&self.input[..count]);
+            self.input.advance(count);
+            self.given -= count;
+            return Poll::Ready(Ok(()));
+        }
+        match self.progress {
+            Progress::Done => self.poll_quiet(cx),
+            Progress::Opaque if !self.input.is_empty() => {
+                let count = self.input.len().min(buf.remaining());
+                buf.put_slice(&self.input[..count]);
+                self.input.advance(count);
+                Poll::Ready(Ok(()))
+            }
+            Progress::Opaque | Progress::Length(_) | Progress::Chunked(_) => self.poll_body(cx, buf),
+        }
+    }
+
+    fn spend(&mut self, count: impl FnOnce(&mut Allowance)) {
+        if let Some((allowance, spent)) = self.allowance.as_deref_mut() {
+            count(allowance);
+            if allowance.is_spent() {
+                spent.notify_one();
+            }
+        }
+    }
+
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.output.is_empty() {
             let transport = self.transport.as_mut().expect("present until dropped");
@@ -247,23 +285,16 @@ impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.poll_deadline(cx)?;
-        if this.given > 0 {
-            let count = this.given.min(buf.remaining());
-            buf.put_slice(&this.input[..count]);
-            this.input.advance(count);
-            this.given -= count;
-            return Poll::Ready(Ok(()));
+        let Some((allowance, _)) = this.allowance.as_deref() else {
+            return this.poll_message(cx, buf);
+        };
+        if allowance.is_spent() {
+            return Poll::Pending;
         }
-        match this.progress {
-            Progress::Done => this.poll_quiet(cx),
-            Progress::Opaque if !this.input.is_empty() => {
-                let count = this.input.len().min(buf.remaining());
-                buf.put_slice(&this.input[..count]);
-                this.input.advance(count);
-                Poll::Ready(Ok(()))
-            }
-            Progress::Opaque | Progress::Length(_) | Progress::Chunked(_) => this.poll_body(cx, buf),
-        }
+        let before = buf.filled().len();
+        ready!(this.poll_message(cx, buf))?;
+        this.spend(|allowance| allowance.received(&buf.filled()[before..], Instant::now));
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -276,11 +307,14 @@ impl AsyncWrite for Stream {
             this.upgrade = false;
             this.progress = Progress::Opaque;
         }
-        if this.output.len() + data.len() <= WRITE_BUFFER {
+        let taken = if this.output.len() + data.len() <= WRITE_BUFFER {
             this.output.extend_from_slice(data);
-            return Poll::Ready(Ok(data.len()));
-        }
-        this.poll_send(cx, data)
+            data.len()
+        } else {
+            ready!(this.poll_send(cx, data))?
+        };
+        this.spend(|allowance| allowance.sent(&data[..taken], Instant::now));
+        Poll::Ready(Ok(taken))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -310,7 +344,8 @@ impl Drop for Stream {
             transport.reset_on_close();
             return;
         }
-        let unread = !self.input.is_empty() || !matches!(self.progress, Progress::Done | Progress::Opaque);
+        let spent = self.allowance.as_deref().is_some_and(|(allowance, _)| allowance.is_spent());
+        let unread = spent || !self.input.is_empty() || !matches!(self.progress, Progress::Done | Progress::Opaque);
         let output = std::mem::take(&mut self.output);
         close::begin(close::Closing { transport, place, output, unread, ended: self.ended, shut: self.shut });
     }

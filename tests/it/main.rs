@@ -10,6 +10,7 @@ mod faults; // upstreams that break, clients that dawdle, resources that run out
 mod forwarding; // what the upstream is told: addresses, hosts, ids, and nothing a client made up
 mod framing; // what has more than one reading is refused before anybody else reads it
 mod h2; // the same by HTTP/2, and what only HTTP/2 has
+mod hostile; // what a client may ask of us besides requests, and how long it may take
 mod limit; // how much: exact, and paid for only by what passed
 mod proxy_protocol; // whom balancers speak for, and who is believed
 mod resumption; // sessions that go on: over reloads and upgrades, and never where they must not

@@ -108,6 +108,14 @@ pub(crate) fn cpu_ticks(pid: u32) -> Option<u64> {
     Some(stat.get(11)?.parse::<u64>().ok()? + stat.get(12)?.parse::<u64>().ok()?)
 }
 
+/// Memory that a process holds, in bytes.
+#[track_caller]
+pub(crate) fn resident(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process of ours");
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok());
+    kib.map(|kib: u64| kib * 1024).expect("a process that has not ended")
+}
+
 /// Fields of `/proc/PID/stat` from the third on: the second is a name that may hold spaces.
 fn stat(pid: u32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
