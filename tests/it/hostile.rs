@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::support::frames::{self, Answers, Frames, frame, get, reset, streams, window_update};
 use super::support::h2::H2Client;
-use super::support::{Origin, Tollgate, open_to, process, wait};
+use super::support::{Origin, Raw, Tollgate, open_to, process, wait};
 
 /// What a flood may make the gateway hold. Its allocator keeps some of what it has returned.
 const HELD: u64 = 24 * 1024 * 1024;
@@ -28,7 +28,6 @@ fn besiege(tollgate: &Tollgate, attack: impl FnOnce() -> Answers + Send + 'stati
         most = most.max(process::resident(tollgate.pid()));
         attack.is_finished()
     });
-    eprintln!("{} KiB over {} KiB", (most - before) >> 10, before >> 10);
     assert!(most - before < HELD, "{} MiB over {} MiB", (most - before) >> 20, before >> 20);
     honest.get("/").expect(200);
     H2Client::cleartext(tollgate.addr()).get("/").expect(200);
@@ -133,7 +132,184 @@ fn a_head_that_does_not_end_is_bounded() {
             frames.send_all(std::iter::once(begin).chain(more));
             frames.answers()
         });
-        eprintln!("{}: {answers:?}", piece.len());
         assert!(answers.goaway.is_some_and(|code| code != 0), "{}: {answers:?}", piece.len());
     }
+}
+
+#[test]
+fn a_head_that_unpacks_to_more_than_was_sent_is_bounded() {
+    let origin = Origin::replying("secret");
+    let tollgate = before(&origin);
+    // A field of 4,000 bytes in the dynamic table, and one byte for each time it is repeated (RFC 7541 section 6.1).
+    let field = [&[0x40, 1, b'a', 0x7f, 0xa1, 0x1e][..], &[b'x'; 4000]].concat();
+    let bomb = [frames::GET, &field, &[0xbe; 12_000]].concat();
+    let bombs = streams().take(50).map(move |stream| {
+        let head = frame(frames::HEADERS, frames::END_STREAM | frames::END_HEADERS, stream, &bomb);
+        assert!(head.len() < 16_384, "one frame");
+        head
+    });
+    let addr = tollgate.addr();
+    let answers = besiege(&tollgate, move || {
+        let mut frames = Frames::connect(addr, &[]);
+        frames.send_all(bombs);
+        frames.finish()
+    });
+    assert!(answers.goaway.is_some_and(|code| code != 0), "{answers:?}");
+    assert!(origin.requests().iter().all(|request| request.header("a").is_none()));
+}
+
+#[test]
+fn windows_that_make_no_sense_end_what_they_belong_to() {
+    let origin = Origin::hanging();
+    let tollgate = before(&origin);
+    let told = |bytes: Vec<u8>| {
+        let mut frames = Frames::connect(tollgate.addr(), &[]);
+        frames.send(bytes).expect("sent");
+        frames.answers()
+    };
+    assert_eq!(told(window_update(0, 0)).goaway, Some(frames::PROTOCOL_ERROR));
+    assert_eq!(told(window_update(0, 0x7fff_ffff)).goaway, Some(frames::FLOW_CONTROL_ERROR));
+    let initial = frame(frames::SETTINGS, 0, 0, &[&[0, 4][..], &[0xff; 4]].concat());
+    assert_eq!(told(initial).goaway, Some(frames::PROTOCOL_ERROR));
+    let mut frames = Frames::connect(tollgate.addr(), &[]);
+    frames.send([get(1), window_update(1, 0x7fff_ffff)].concat()).expect("sent");
+    wait::until("the request to be over", || {
+        tollgate.metric("tollgate_http_requests_total{code=\"499\"}") == Some(1.0)
+    });
+    let answers = frames.finish();
+    assert_eq!(answers.resets.get(&frames::FLOW_CONTROL_ERROR), Some(&1), "{answers:?}");
+}
+
+#[test]
+fn streams_over_the_limit_are_refused_and_the_others_go_on() {
+    let (origin, gate) = Origin::gated("ok");
+    let tollgate = before(&origin);
+    let mut frames = Frames::connect(tollgate.addr(), &[]);
+    assert!(frames.send_all(streams().take(200).map(get)));
+    wait::until("as many as may be", || origin.hits() == 128);
+    gate.open();
+    wait::until("all to be answered", || tollgate.metric("tollgate_http_requests_total{code=\"200\"}") == Some(128.0));
+    let answers = frames.finish();
+    assert_eq!(answers.resets.get(&frames::REFUSED_STREAM), Some(&72), "{answers:?}");
+    assert_eq!(answers.frames.get(&frames::HEADERS), Some(&128), "{answers:?}");
+    assert_eq!(origin.hits(), 128);
+}
+
+/// What waits for a client that does not read must not grow with what it sends, and it is not waited for.
+#[test]
+fn who_floods_and_does_not_listen_is_left() {
+    let origin = Origin::replying("ok");
+    let tollgate = before(&origin);
+    let connections = "tollgate_connections{listener=\"h2c\"}";
+    let mut honest = H2Client::cleartext(tollgate.addr());
+    honest.get("/").expect(200);
+    let before = process::resident(tollgate.pid());
+    let mut deaf: Vec<_> = (0..20).map(|_| Frames::deaf(tollgate.addr(), &[])).collect();
+    for frames in &mut deaf {
+        frames.send_all(std::iter::repeat_n(frame(frames::PING, 0, 0, &[7; 8]), MANY));
+    }
+    wait_for_floods(&tollgate, deaf.len());
+    tollgate.wait_for_metric(connections, 1.0);
+    honest.get("/").expect(200);
+    assert!(process::resident(tollgate.pid()) < before + HELD);
+}
+
+/// Pingora reads ahead of a client by up to ten pieces of 64 KiB.
+#[test]
+fn streams_with_a_closed_window_are_left_and_what_they_held_is_given_back() {
+    let origin = Origin::replying(&"x".repeat(1 << 20));
+    let text = open_to(&[origin.addr()]).replace("auth = \"none\"", "auth = \"none\"\ntimeout = \"5s\"");
+    let tollgate = Tollgate::with(&format!("[listeners.h2c]\nprotocols = [\"h2c\"]\n{text}"));
+    H2Client::cleartext(tollgate.addr()).get("/").expect(200);
+    let idle = process::resident(tollgate.pid());
+    let mut clients: Vec<_> = (0..4).map(|_| Frames::deaf(tollgate.addr(), &[frames::NO_WINDOW])).collect();
+    for (n, client) in (1..).zip(&mut clients) {
+        assert!(client.send_all(streams().take(100).map(get)));
+        // One after the other: the origin's queue is short.
+        wait::until("the origin to be asked", || origin.hits() == n * 100 + 1);
+    }
+    let held = || process::resident(tollgate.pid()).saturating_sub(idle);
+    let mut most = 0;
+    wait::until("the streams to be left", || {
+        most = most.max(held());
+        tollgate.metric("tollgate_http_requests_in_flight") == Some(0.0)
+    });
+    assert!(most < 400 * 640 * 1024, "{} KiB each", most / 400 / 1024);
+    H2Client::cleartext(tollgate.addr()).get("/").expect(200);
+}
+
+/// The same by HTTP/1: one that takes nothing is cut at the end of the exchange, however much there is for it.
+#[test]
+fn who_takes_nothing_of_a_large_response_is_cut() {
+    let origin = Origin::replying(&"x".repeat(50_000_000));
+    let text = open_to(&[origin.addr()]).replace("auth = \"none\"", "auth = \"none\"\ntimeout = \"1s\"");
+    let tollgate = Tollgate::with(&text);
+    let mut raw = Raw::connect(tollgate.addr());
+    raw.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+    let line = tollgate.logged_where("its line", |line| line["path"] == "/large");
+    assert_eq!(line["reason"], "request_timeout", "{line}");
+    tollgate.wait_for_metric("tollgate_connections{listener=\"http\"}", 0.0);
+    assert!(raw.rest().is_err(), "a reset, not what could be taken for the whole");
+}
+
+/// An event stream ends when its client has taken none of it for `stream_idle`; one that takes it stays.
+#[test]
+fn who_takes_nothing_of_a_stream_is_cut_and_who_does_is_not() {
+    let origin = Origin::scripted(|_, connection| {
+        connection.begin_chunked(200, &[("content-type", "text/event-stream")]);
+        let event = format!("{:x}\r\n{}\r\n", 100_000, "x".repeat(100_000));
+        while connection.send(&event).is_ok() {}
+        connection.close();
+    });
+    let text = open_to(&[origin.addr()]).replace("auth = \"none\"", "auth = \"none\"\nstream_idle = \"700ms\"");
+    let tollgate = Tollgate::with(&text);
+    let [mut slow, mut silent] = ["/slow", "/silent"].map(|path| {
+        let mut raw = Raw::connect(tollgate.addr());
+        raw.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n"));
+        raw
+    });
+    let logged = || tollgate.access_log().into_iter().find(|line| line["path"] == "/silent");
+    let line = wait::some("the silent one to be cut", || {
+        slow.read_exactly(3_000_000);
+        logged()
+    });
+    assert!(["stream_idle", "client_timeout"].contains(&line["reason"].as_str().unwrap_or("")), "{line}");
+    assert!(silent.rest().is_err(), "a reset, not an end");
+    slow.read_exactly(20_000_000);
+    assert!(tollgate.access_log().iter().all(|line| line["path"] != "/slow"));
+}
+
+/// One byte at a time is not silence, but it does not make a request's time longer.
+#[test]
+fn a_body_that_drips_is_cut_in_time_and_a_head_too() {
+    let origin = Origin::echoing_bodies();
+    let text = open_to(&[origin.addr()]).replace("auth = \"none\"", "auth = \"none\"\ntimeout = \"1s\"");
+    let tollgate = Tollgate::with(&format!("[listeners.http]\nheader_timeout = \"1s\"\nmax_headers = 1000\n{text}"));
+    let begins = [
+        ("head", "GET / HTTP/1.1\r\nHost: a\r\nX: "),
+        ("lines", "GET / HTTP/1.1\r\nHost: a\r\n"),
+        ("body", "POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"),
+        ("chunks", "POST /chunks HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"),
+    ];
+    let reasons = begins.map(|(what, begin)| {
+        let mut raw = Raw::connect(tollgate.addr());
+        raw.send(begin);
+        let drip = match what {
+            "lines" => "a: b\r\n",
+            "chunks" => "1\r\nx\r\n",
+            _ => "x",
+        };
+        wait::until(what, || {
+            drop(raw.try_send(drip));
+            !raw.is_quiet()
+        });
+        raw.response().expect(408).json()["reason"].clone()
+    });
+    assert_eq!(reasons, ["header_timeout", "header_timeout", "client_timeout", "client_timeout"]);
+    let mut honest = Raw::connect(tollgate.addr());
+    for piece in ["POST / HTTP/1.1\r\nHost: a\r\n", "Content-Length: 2\r\n", "\r\n", "o"] {
+        std::thread::park_timeout(Duration::from_millis(150));
+        honest.send(piece);
+    }
+    assert_eq!(honest.send("k").response().expect(200).text(), "ok");
 }
