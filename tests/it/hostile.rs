@@ -101,6 +101,30 @@ fn requests_that_are_reset_once_they_have_begun_are_bounded() {
     assert!(origin.hits() < 3000, "{} reached the origin", origin.hits());
 }
 
+/// However few are under way at a time.
+#[test]
+fn resets_are_bounded_where_each_request_is_over_before_the_next() {
+    let origin = Origin::hanging();
+    let tollgate = before(&origin);
+    let mut frames = Frames::connect(tollgate.addr(), &[]);
+    let mut all = streams();
+    let flooded = || tollgate.metric("tollgate_refused_total{reason=\"flood\"}").is_some();
+    for round in 1.. {
+        assert!(round <= 50, "5,000 requests were reset");
+        let batch: Vec<_> = all.by_ref().take(100).collect();
+        frames.send(batch.iter().copied().flat_map(get).collect::<Vec<_>>()).expect("sent");
+        wait::until("the requests to arrive", || origin.hits() == round * 100);
+        frames.send(batch.iter().copied().flat_map(reset).collect::<Vec<_>>()).expect("sent");
+        wait::until("the requests to be over", || {
+            flooded() || tollgate.metric("tollgate_http_requests_in_flight") == Some(0.0)
+        });
+        if flooded() {
+            break;
+        }
+    }
+    assert_eq!(frames.answers().goaway, Some(frames::ENHANCE_YOUR_CALM));
+}
+
 /// CVE-2025-8671: the client makes us reset its streams.
 #[test]
 fn resets_that_we_are_made_to_send_are_bounded() {

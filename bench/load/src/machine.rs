@@ -3,11 +3,13 @@
 use std::error::Error;
 use std::fmt;
 use std::fs;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -60,6 +62,14 @@ pub(crate) fn write(directory: &Path, kind: &str, results: &Value) -> Result<Pat
     let file = directory.join(format!("{kind}-{seconds}.json"));
     fs::write(&file, serde_json::to_string_pretty(results)? + "\n")?;
     Ok(file)
+}
+
+/// Lets this process, and those it starts, have as many descriptors as may be had; returns how many that is, where there
+/// is a limit.
+pub(crate) fn raise_file_limit() -> io::Result<Option<u64>> {
+    let most = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })?;
+    Ok(most)
 }
 
 /// Addresses that are free now.

@@ -265,9 +265,7 @@ impl Results {
 
 /// As many descriptors as may be had, for this process and those it starts; the error is that these are too few.
 fn raise_file_limit(idle: usize) -> Result<(), Failure> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let most = getrlimit(Resource::Nofile).maximum;
-    setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })?;
+    let most = machine::raise_file_limit()?;
     let needed = idle as u64 + SPARE;
     match most {
         Some(most) if most < needed => {

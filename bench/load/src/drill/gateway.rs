@@ -78,7 +78,8 @@ impl Drop for Service {
 }
 
 impl Gateway {
-    pub(super) fn start(binary: &Path, services: &[Service]) -> Result<Self, Failure> {
+    /// `server` stands in the section of that name.
+    pub(super) fn start(binary: &Path, services: &[Service], server: &str) -> Result<Self, Failure> {
         let directory = tempfile::Builder::new().prefix("tollgate-drill-").tempdir()?;
         let path = directory.path();
         let [http, https, admin] = machine::free_addresses()?;
@@ -99,6 +100,7 @@ impl Gateway {
 [server]
 runtime_dir = "{directory}/run"
 drain_timeout = "{DRAIN}"
+{server}
 
 [admin]
 address = "{admin}"

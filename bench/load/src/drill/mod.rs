@@ -3,6 +3,7 @@
 mod gateway;
 mod peers;
 mod scenario;
+mod slow;
 mod verdict;
 
 use std::error::Error;
@@ -21,7 +22,7 @@ type Failure = Box<dyn Error>;
 /// Put a gateway under load, do something to it, and say what was lost
 #[derive(Debug, Args)]
 pub(crate) struct Drill {
-    /// What happens; all of them if none is named
+    /// What happens; if none is named, all in which something could be lost
     #[arg(value_enum)]
     scenarios: Vec<Scenario>,
     /// The gateway's binary
@@ -36,6 +37,9 @@ pub(crate) struct Drill {
     /// Leave out the generators of others (wrk, oha, k6), which are used where they are installed
     #[arg(long)]
     alone: bool,
+    /// How many clients send a byte a second, in the drill with slow ones; fewer where files are limited
+    #[arg(long, default_value_t = 10_000)]
+    slow_clients: usize,
 }
 
 impl Drill {
@@ -47,7 +51,11 @@ impl Drill {
         let mut verdicts = Vec::new();
         for scenario in scenarios {
             println!("\n=== {}: {}", scenario.name(), scenario.story());
-            let verdict = scenario.run(&self.tollgate, Duration::from_secs(self.seconds), self.alone)?;
+            let time = Duration::from_secs(self.seconds);
+            let verdict = match scenario {
+                Scenario::Slow => slow::run(&self.tollgate, time, self.slow_clients)?,
+                _ => scenario.run(&self.tollgate, time, self.alone)?,
+            };
             println!("{verdict}");
             verdicts.push(verdict);
         }

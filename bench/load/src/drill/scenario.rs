@@ -39,9 +39,12 @@ pub(super) enum Scenario {
     Broken,
     /// Loses one of three origins to kill -9
     KillOrigin,
+    /// Serves an honest client beside many that send a byte a second
+    Slow,
 }
 
 impl Scenario {
+    /// Those in which something could be lost.
     pub(super) const ALL: &[Self] = &[Self::Upgrade, Self::Crash, Self::Broken, Self::KillOrigin];
 
     pub(super) fn name(self) -> &'static str {
@@ -50,6 +53,7 @@ impl Scenario {
             Self::Crash => "crash",
             Self::Broken => "broken",
             Self::KillOrigin => "kill-origin",
+            Self::Slow => "slow",
         }
     }
 
@@ -59,6 +63,7 @@ impl Scenario {
             Self::Crash => "a hand-over to a binary that crashes; the old process serves on and says why",
             Self::Broken => "a reload and a hand-over with a broken configuration; the old one serves on and says why",
             Self::KillOrigin => "kill -9 of one of three origins; no GET may be lost, no POST may be sent twice",
+            Self::Slow => "clients that send a byte a second; an honest one must not wait longer for them",
         }
     }
 
@@ -69,7 +74,7 @@ impl Scenario {
             .map(|name| Service::start(records.path(), name))
             .into_iter()
             .collect::<Result<Vec<_>, _>>()?;
-        let mut gateway = Gateway::start(binary, &services)?;
+        let mut gateway = Gateway::start(binary, &services, "")?;
         let lanes = lanes(&gateway);
         let at_once: usize = lanes.iter().map(|lane| lane.workers).sum();
         let load = Load::start(lanes, THREADS)?;
@@ -140,6 +145,8 @@ impl Scenario {
                 services[1].kill()?;
                 story.tell("kill -9 of one origin", String::new(), true);
             }
+            // Nothing happens to the gateway but its clients.
+            Self::Slow => {}
         }
         Ok(())
     }
