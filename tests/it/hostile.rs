@@ -133,12 +133,11 @@ fn resets_that_we_are_made_to_send_are_bounded() {
     let too_wide = |stream| window_update(stream, 0x7fff_ffff);
     let depends_on_itself =
         |stream: u32| frame(frames::PRIORITY, 0, stream, &[&stream.to_be_bytes()[..], &[0]].concat());
-    let faults: [(&str, fn(u32) -> Vec<u8>); 2] =
-        [("a window that is too wide", too_wide), ("a stream that depends on itself", depends_on_itself)];
-    for (what, fault) in faults {
-        let pairs = streams().take(MANY).map(move |stream| [get(stream), fault(stream)].concat());
-        expect_stopped(&tollgate, what, frames::ENHANCE_YOUR_CALM, pairs);
-    }
+    let pairs =
+        |fault: fn(u32) -> Vec<u8>| streams().take(MANY).map(move |stream| [get(stream), fault(stream)].concat());
+    let calm = frames::ENHANCE_YOUR_CALM;
+    expect_stopped(&tollgate, "windows that are too wide", calm, pairs(too_wide));
+    expect_stopped(&tollgate, "streams that depend on themselves", calm, pairs(depends_on_itself));
 }
 
 /// CVE-2024-27316.

@@ -138,10 +138,10 @@ impl Frames {
 fn read_all(mut socket: TcpStream) -> Answers {
     let mut answers = Answers::default();
     let mut head = [0; 9];
-    while socket.read_exact(&mut head).map_err(expect_end).is_ok() {
+    while socket.read_exact(&mut head).inspect_err(expect_end).is_ok() {
         let len = u32::from_be_bytes([0, head[0], head[1], head[2]]);
         let mut payload = vec![0; len as usize];
-        if socket.read_exact(&mut payload).map_err(expect_end).is_err() {
+        if socket.read_exact(&mut payload).inspect_err(expect_end).is_err() {
             break;
         }
         let code = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().expect("four"));
@@ -155,6 +155,6 @@ fn read_all(mut socket: TcpStream) -> Answers {
     answers
 }
 
-fn expect_end(error: io::Error) {
+fn expect_end(error: &io::Error) {
     assert!(error.kind() != io::ErrorKind::WouldBlock, "neither closed nor answered");
 }
