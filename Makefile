@@ -6,9 +6,8 @@ SHELL := /usr/bin/env bash
 .PHONY: help setup demo test check fmt clippy doc deny conf bench load clean
 
 CARGO ?= cargo
-# Seconds of load for each drill of `make load`, and rounds of `make bench`.
+# Seconds of load for each drill of `make load`.
 SECONDS_OF_LOAD ?= 60
-ROUNDS ?= 5
 TOLLGATE := target/debug/tollgate
 RELEASE := target/release/tollgate
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin
@@ -56,11 +55,11 @@ conf:
 deny:
 	@scripts/deny.sh
 
-bench: ## Compare the CPU time of each request with that of nginx and HAProxy, side by side
+bench: ## Compare what requests cost with nginx, HAProxy and the floor: 25 minutes (ARGS=--quick: three)
 	@scripts/setup.sh bench
-	$(CARGO) build --release --locked --bin tollgate
+	$(CARGO) build --release --locked -p tollgate -p tollgate-floor --bin tollgate --bin tollgate-floor
 	$(CARGO) build --locked -p tollgate-load
-	target/debug/tollgate-load compare --tollgate $(RELEASE) --rounds $(ROUNDS) $(ARGS)
+	target/debug/tollgate-load compare --tollgate $(RELEASE) --floor $(RELEASE)-floor $(ARGS)
 
 load: ## Hand over, reload, crash and kill under load, and count what was lost
 	@scripts/setup.sh bench

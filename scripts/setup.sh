@@ -2,8 +2,8 @@
 # Installs what a recipe of the Makefile needs and the machine lacks. Says plainly what it cannot do.
 #   scripts/setup.sh build     cmake and a C compiler, for the cryptography, the allocator and zlib
 #   scripts/setup.sh check     the same, rustfmt and clippy
-#   scripts/setup.sh ci        the same, and curl
-#   scripts/setup.sh bench     what `build` needs, wrk, nginx and HAProxy
+#   scripts/setup.sh ci        the same, curl, and HAProxy, which the tests put in front
+#   scripts/setup.sh bench     what `build` needs, nginx, HAProxy, wrk, h2load and valgrind
 set -euo pipefail
 
 say() { printf '%s\n' "$*" >&2; }
@@ -12,8 +12,11 @@ say() { printf '%s\n' "$*" >&2; }
 build="cmake:cmake cc:gcc c++:g++ make:make"
 case "${1:-build}" in
     build | check) wanted=$build ;;
-    ci) wanted="$build curl:curl" ;;
-    bench) wanted="$build wrk:wrk nginx:nginx-light haproxy:haproxy taskset:util-linux" ;;
+    ci) wanted="$build curl:curl haproxy:haproxy" ;;
+    bench)
+        wanted="$build wrk:wrk nginx:nginx-light haproxy:haproxy taskset:util-linux"
+        wanted+=" h2load:nghttp2-client callgrind_control:valgrind"
+        ;;
     *) say "usage: $0 build|check|ci|bench"; exit 2 ;;
 esac
 

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use crate::admin::{Admin, Sources};
 use crate::config::{Config, ConfigError, Name, Places};
 use crate::control::{self, Drain, Estate, Launcher, Life, Parts, Predecessor, Reloader, Signals, Status};
-use crate::listen::{Listeners, Listening, Threads};
+use crate::listen::{Crowd, Listeners, Listening, Threads};
 use crate::proxy::Proxy;
 use crate::snapshot::{Live, Snapshot, Tools};
 use crate::socket::{Sockets, listen_unix};
@@ -152,6 +152,7 @@ fn start(
         }
     };
     let capacity = Arc::new(Semaphore::new(config.server.max_connections));
+    let crowd = Arc::new(Crowd::new());
     let listening = listening.into_iter().map(|(name, sockets)| {
         let listening = Listening {
             metrics: tools.metrics.listener(&name),
@@ -159,6 +160,7 @@ fn start(
             live: Arc::clone(&live),
             drain: drain.clone(),
             capacity: Arc::clone(&capacity),
+            crowd: Arc::clone(&crowd),
         };
         (sockets, Arc::new(listening))
     });

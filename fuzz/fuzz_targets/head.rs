@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 
 /// What the scanner takes from its crate.
 mod http {
-    pub(crate) use tollgate::http::Reason;
+    pub(crate) use tollgate::http::{Host, Reason};
 }
 
 #[allow(dead_code, unreachable_pub, reason = "the scanner alone, without those who use all of it")]

@@ -123,6 +123,7 @@ pub(super) fn protocol(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Http1 => "http/1.1",
         Protocol::Http2 => "h2",
+        Protocol::Http2Cleartext => "h2c",
     }
 }
 

@@ -38,6 +38,7 @@ fn listener() -> config::Listener {
     config::Listener {
         addresses: vec!["127.0.0.1:8443".parse().expect("an address")],
         protocols: vec![Protocol::Http1],
+        proxy_protocol: config::ProxyProtocol::Off,
         redirect_to_https: false,
         header_timeout: PATIENCE,
         keepalive_timeout: PATIENCE,
@@ -129,6 +130,7 @@ fn config(token: Option<&str>) -> Config {
             runtime_dir: "/run/tollgate".into(),
             trusted_proxies: Vec::new(),
             max_connections: 100,
+            max_connections_per_address: None,
             keep_underscore_headers: false,
         },
         admin: config::Admin {

@@ -14,6 +14,8 @@ pub struct Listener {
     pub addresses: Vec<SocketAddr>,
     /// Default: h2 and http/1.1 with TLS, http/1.1 without
     pub protocols: Vec<Protocol>,
+    /// Default: off
+    pub proxy_protocol: ProxyProtocol,
     /// Answer everything with a redirect to https; default: false
     pub redirect_to_https: bool,
     /// A whole request head within this; default: 10s
@@ -37,6 +39,17 @@ pub enum Protocol {
     Http1,
     /// `h2`, by ALPN
     Http2,
+    /// `h2c`: HTTP/2 without TLS, by prior knowledge; always alone
+    Http2Cleartext,
+}
+
+/// Whether a balancer speaks for its clients in front of each connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// `off`
+    Off,
+    /// `required`: version 1 or 2, of trusted proxies alone
+    Required,
 }
 
 /// `[listeners.NAME.tls]`

@@ -26,7 +26,7 @@ pub use leaf::{
     Selector, Template, TemplatePart,
 };
 pub use limit::{Limit, LimitKind, Mode, OnFull};
-pub use listener::{Certificate, ClientAuth, Listener, Protocol, Tls};
+pub use listener::{Certificate, ClientAuth, Listener, Protocol, ProxyProtocol, Tls};
 pub use load::runtime_dir;
 pub use problem::{ConfigError, Location, Problem};
 pub use read::Places;

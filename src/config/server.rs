@@ -1,6 +1,7 @@
 //! `[server]`, `[admin]` and `[log]`: the process itself.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ pub struct Server {
     pub trusted_proxies: Vec<IpNet>,
     /// Connections at once over all listeners; default: 80 % of the file limit / 2
     pub max_connections: usize,
+    /// Of these, from one address; default: no cap
+    pub max_connections_per_address: Option<NonZeroUsize>,
     /// Keep request headers with `_` in their name; default: false
     pub keep_underscore_headers: bool,
 }

@@ -1,6 +1,6 @@
 //! Whom a request is from, when others may speak for the client.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
@@ -12,6 +12,15 @@ const MAX_HOPS: usize = 32;
 /// An IPv4 address in IPv6 clothes is an IPv4 address.
 pub fn unmapped(address: IpAddr) -> IpAddr {
     address.to_canonical()
+}
+
+/// Whose address it is, where callers are counted: one subscriber has a /64 of IPv6, and could otherwise be as many
+/// callers as it has addresses.
+pub fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
+    }
 }
 
 /// Who may speak for a client.

@@ -16,16 +16,46 @@ pub struct Connection {
     pub listener: Name,
     /// The other end; IPv4-mapped IPv6 is IPv4
     pub peer: SocketAddr,
-    /// Our end
+    /// Whom it is from: the other end, or whom a trusted balancer names there (PROXY protocol)
+    pub source: SocketAddr,
+    /// Our end; behind a balancer that says so, its end
     pub local: SocketAddr,
+    /// What a balancer said of it besides
+    pub proxied: Option<Arc<Proxied>>,
+    /// Requests come by HTTP/2
+    pub http2: bool,
     /// Present when the connection is encrypted
     pub tls: Option<TlsFacts>,
     /// When reading and writing give up. For HTTP/1, where a connection is one request at a time.
     pub deadline: Arc<Deadline>,
-    peer_value: HeaderValue,
+    source_value: HeaderValue,
     port_value: HeaderValue,
     aborted: AtomicBool,
     ends_with_client: AtomicBool,
+}
+
+/// Between whom a connection is.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    /// The other end of the socket
+    pub peer: SocketAddr,
+    /// The other end, or whom a balancer names there
+    pub source: SocketAddr,
+    /// Our end, or where a balancer says that it was sent to
+    pub local: SocketAddr,
+}
+
+/// What a PROXY header said of a connection, its ends apart.
+#[derive(Debug)]
+pub struct Proxied {
+    /// 1 or 2
+    pub version: u8,
+    /// The client's connection to the balancer was encrypted
+    pub encrypted: bool,
+    /// The host that the client asked the balancer for
+    pub authority: Option<String>,
+    /// What the balancer calls the connection
+    pub unique_id: Option<Box<[u8]>>,
 }
 
 /// What the TLS handshake settled.
@@ -57,23 +87,32 @@ impl TlsFacts {
 
 impl Connection {
     /// A connection that was accepted just now.
-    pub fn new(listener: Name, peer: SocketAddr, local: SocketAddr, tls: Option<TlsFacts>) -> Self {
+    pub fn new(listener: Name, ends: Ends, proxied: Option<Arc<Proxied>>, tls: Option<TlsFacts>) -> Self {
+        let Ends { peer, source, local } = ends;
         Self {
             listener,
             peer,
+            source,
             local,
+            proxied,
+            http2: tls.as_ref().is_some_and(|tls| tls.http2),
             tls,
             deadline: Arc::default(),
-            peer_value: address_value(peer.ip()),
+            source_value: address_value(source.ip()),
             port_value: local.port().into(),
             aborted: AtomicBool::new(false),
             ends_with_client: AtomicBool::new(false),
         }
     }
 
-    /// The other end's address as a header says it: written once for all requests.
-    pub fn peer_value(&self) -> &HeaderValue {
-        &self.peer_value
+    /// Whether the client's connection is encrypted, up to us or up to the balancer that speaks for it.
+    pub fn is_encrypted(&self) -> bool {
+        self.tls.is_some() || self.proxied.as_ref().is_some_and(|proxied| proxied.encrypted)
+    }
+
+    /// The address it is from as a header says it: written once for all requests.
+    pub fn source_value(&self) -> &HeaderValue {
+        &self.source_value
     }
 
     /// The port of our end as a header says it.

@@ -14,9 +14,9 @@ mod reply;
 mod request;
 mod request_id;
 
-pub use client::{Client, TrustedProxies, unmapped};
+pub use client::{Client, TrustedProxies, network, unmapped};
 pub use client_certificate::{CertificateTexts, ClientCertificate};
-pub use connection::{Connection, TlsFacts, address_value};
+pub use connection::{Connection, Ends, Proxied, TlsFacts, address_value};
 pub use deadline::Deadline;
 pub use host::{BadHost, Host};
 pub use path::{BadPath, Canonical, canonical};

@@ -56,6 +56,12 @@ reasons! {
     Misdirected = "misdirected", MISDIRECTED_REQUEST, Some("http_request_error");
     /// The TLS handshake failed or took too long
     TlsHandshake = "tls_handshake", BAD_REQUEST, None;
+    /// A connection without the PROXY header that its listener requires
+    ProxyHeader = "proxy_header", BAD_REQUEST, None;
+    /// A connection, where balancers speak for their clients, of somebody who may not
+    ProxyUntrusted = "proxy_untrusted", FORBIDDEN, None;
+    /// More connections of one address than it may have
+    TooManyConnections = "too_many_connections", TOO_MANY_REQUESTS, None;
     /// The listener sends everything to https
     HttpsRequired = "https_required", PERMANENT_REDIRECT, None;
 

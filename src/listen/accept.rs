@@ -16,13 +16,14 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Listening;
+use super::arrival::{self, Arrival};
 use super::handshake::shake_hands;
 use super::stream::{Place, Stream};
 use super::transport::Transport;
 use super::worker::Workers;
 use super::{http1, http2};
 use crate::config::{Listener, Protocol};
-use crate::http::{Connection, Reason, unmapped};
+use crate::http::{Connection, Reason};
 
 /// First and longest pause when the process or the system is out of file descriptors or memory.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
@@ -175,6 +176,7 @@ impl Door {
             served: self.workers.assign(self.worker),
             drain: listening.drain.connection(),
             gauge: listening.metrics.connection(),
+            member: None,
         };
         let accepted = Accepted { tcp, ends: (peer, self.local), place, listening };
         if accepted.served_at() == self.worker {
@@ -224,9 +226,9 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 async fn connection<A: HttpServerApp + Send + Sync + 'static>(
     app: &Arc<A>,
-    tcp: TcpStream,
-    (peer, local): (SocketAddr, SocketAddr),
-    place: Place,
+    mut tcp: TcpStream,
+    ends: (SocketAddr, SocketAddr),
+    mut place: Place,
     listening: &Listening,
     shutdown: &ShutdownWatch,
 ) {
@@ -234,17 +236,23 @@ async fn connection<A: HttpServerApp + Send + Sync + 'static>(
     let Some(listener) = snapshot.listener(&listening.name) else {
         return;
     };
+    let Some(arrival) = arrival::admit(&mut tcp, ends, &listener.spec, &snapshot, listening).await else {
+        return;
+    };
+    let Arrival { ends, proxied, member } = arrival;
+    place.member = member;
     let (transport, tls) = match &listener.tls {
         None => (Transport::Plain(tcp), None),
         Some(tls) => match shake_hands(tls, tcp, &listening.metrics).await {
             Ok((transport, facts)) => (transport, Some(facts)),
             Err(error) => {
-                log::debug!("listener {}: TLS handshake with {peer}: {error}", listening.name);
+                log::debug!("listener {}: TLS handshake with {}: {error}", listening.name, ends.peer);
                 return;
             }
         },
     };
-    let http2 = tls.as_ref().is_some_and(|tls| tls.http2);
+    let http2 =
+        tls.as_ref().is_some_and(|tls| tls.http2) || listener.spec.protocols.contains(&Protocol::Http2Cleartext);
     if !http2 && !listener.spec.protocols.contains(&Protocol::Http1) {
         listening.metrics.refuse(Reason::Unsupported);
         return;
@@ -252,7 +260,8 @@ async fn connection<A: HttpServerApp + Send + Sync + 'static>(
     let listener = Arc::clone(listener);
     // A long connection must not keep a whole snapshot alive.
     drop(snapshot);
-    let connection = Connection::new(listening.name.clone(), plain(peer), plain(local), tls);
+    let mut connection = Connection::new(listening.name.clone(), ends, proxied, tls);
+    connection.http2 = http2;
     let stream = stream(transport, connection, place);
     let spec: &Listener = &listener.spec;
     if http2 {
@@ -268,8 +277,4 @@ fn stream(transport: Transport, connection: Connection, place: Place) -> Stream 
     let header = Box::new(pingora_http::ResponseHeader::build(200, Some(0)).expect("200 is a status"));
     let digest = ProxyDigest::new(header, Some(Box::new(Arc::clone(&connection))));
     Stream::new(transport, connection, Arc::new(digest), place)
-}
-
-fn plain(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(unmapped(address.ip()), address.port())
 }

@@ -66,7 +66,7 @@ async fn close(closing: Closing) {
     };
     // However it ends, the connection is gone and nobody waits for it.
     drop(timeout(linger, discard(&mut transport)).await);
-    drop((place.permit, place.served, place.gauge));
+    drop((place.permit, place.served, place.gauge, place.member));
 }
 
 async fn discard(transport: &mut Transport) -> io::Result<()> {

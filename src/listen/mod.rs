@@ -2,18 +2,21 @@
 //!
 //! It stands around Pingora's `HttpProxy` because Pingora's own listeners have no deadline for a head, no cap on
 //! connections, no PROXY protocol on plaintext, and cannot say when they accept. Each `worker` is a thread that shares
-//! nothing with the others. A connection goes through `accept`
-//! (cap, TLS), then `http1` (which reads heads with `head` and `body`) or `http2`, and reaches Pingora as a `stream`.
+//! nothing with the others. A connection goes through `accept` (cap, TLS) and `arrival` (PROXY protocol, cap for each
+//! address), then `http1` (which reads heads with `head` and `body`) or `http2`, and reaches Pingora as a `stream`.
 //! What must not reach it is answered by `refusal`; `close` sees to it that the last answer arrives.
 
 mod accept;
 mod alarm;
+mod arrival;
 mod body;
 mod close;
+mod crowd;
 mod handshake;
 mod head;
 mod http1;
 mod http2;
+mod proxy_protocol;
 mod refusal;
 mod stream;
 mod transport;
@@ -29,6 +32,7 @@ use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service;
 use tokio::sync::{Semaphore, watch};
 
+pub use self::crowd::Crowd;
 pub use self::worker::Threads;
 use self::worker::{Tether, Worker, Workers};
 
@@ -50,6 +54,8 @@ pub struct Listening {
     pub metrics: ListenerMetrics,
     /// Connections at once, over all listeners
     pub capacity: Arc<Semaphore>,
+    /// Connections of each address, over all listeners
+    pub crowd: Arc<Crowd>,
 }
 
 /// A socket, and the listener it belongs to.

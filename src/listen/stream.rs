@@ -26,6 +26,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::alarm::Alarm;
 use super::body::Progress;
 use super::close;
+use super::crowd::Member;
 use super::head::Head;
 use super::transport::Transport;
 use super::worker::Served;
@@ -50,6 +51,8 @@ pub(super) struct Place {
     pub(super) drain: ConnectionGuard,
     /// In the gauge
     pub(super) gauge: OpenConnection,
+    /// Among those of its address, where they are counted
+    pub(super) member: Option<Member>,
 }
 
 /// The stream handed to Pingora.
@@ -330,7 +333,7 @@ impl UniqueID for Stream {
 
 impl Ssl for Stream {
     fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.connection.tls.as_ref().map(|tls| if tls.http2 { ALPN::H2 } else { ALPN::H1 })
+        self.connection.tls.as_ref().map(|_| if self.connection.http2 { ALPN::H2 } else { ALPN::H1 })
     }
 }
 

@@ -168,5 +168,5 @@ impl Drop for RequestCtx {
 }
 
 pub(super) fn is_http2(connection: &Connection) -> bool {
-    connection.tls.as_ref().is_some_and(|tls| tls.http2)
+    connection.http2
 }

@@ -129,16 +129,16 @@ fn credentials(headers: &mut HeaderMap, ctx: &RequestCtx) {
 /// Where the request came from. What an untrusted client said of this is gone already; what a trusted one said is
 /// appended to or kept.
 fn origin(headers: &mut HeaderMap, ctx: &RequestCtx, connection: &Connection, snapshot: &Snapshot) {
-    let trusted = snapshot.trusted.contains(connection.peer.ip());
+    let trusted = snapshot.trusted.contains(connection.source.ip());
     let said = |headers: &HeaderMap, name: &HeaderName| trusted && headers.contains_key(name);
-    let peer = connection.peer_value();
+    let source = connection.source_value();
     headers.remove(FORWARDED);
-    let forwarded_for = if said(headers, &X_FORWARDED_FOR) { forwarded_for(headers, peer) } else { peer.clone() };
+    let forwarded_for = if said(headers, &X_FORWARDED_FOR) { forwarded_for(headers, source) } else { source.clone() };
     headers.insert(X_FORWARDED_FOR, forwarded_for);
-    let client = if ctx.client == connection.peer.ip() { peer.clone() } else { address_value(ctx.client) };
+    let client = if ctx.client == connection.source.ip() { source.clone() } else { address_value(ctx.client) };
     headers.insert(X_REAL_IP, client);
     if !said(headers, &X_FORWARDED_PROTO) {
-        let scheme = if connection.tls.is_some() { "https" } else { "http" };
+        let scheme = if connection.is_encrypted() { "https" } else { "http" };
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
     }
     if !said(headers, &X_FORWARDED_PORT) {
@@ -154,14 +154,14 @@ fn origin(headers: &mut HeaderMap, ctx: &RequestCtx, connection: &Connection, sn
     headers.insert(X_REQUEST_ID, id);
 }
 
-fn forwarded_for(headers: &HeaderMap, peer: &HeaderValue) -> HeaderValue {
+fn forwarded_for(headers: &HeaderMap, source: &HeaderValue) -> HeaderValue {
     let mut list = Vec::new();
     for value in headers.get_all(X_FORWARDED_FOR) {
         list.extend_from_slice(value.as_bytes());
         list.extend_from_slice(b", ");
     }
-    list.extend_from_slice(peer.as_bytes());
-    HeaderValue::from_bytes(&list).unwrap_or_else(|_| peer.clone())
+    list.extend_from_slice(source.as_bytes());
+    HeaderValue::from_bytes(&list).unwrap_or_else(|_| source.clone())
 }
 
 /// A valid trace goes on; otherwise one starts here (W3C Trace Context, section 3.2).

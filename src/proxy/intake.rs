@@ -175,13 +175,13 @@ pub(super) fn misdirected(ctx: &RequestCtx) -> Option<Reply> {
 
 /// Whom the request is from.
 pub(super) fn client(session: &Session, connection: &Connection, snapshot: &Snapshot) -> Client {
-    snapshot.trusted.client(connection.peer.ip(), &session.req_header().headers)
+    snapshot.trusted.client(connection.source.ip(), &session.req_header().headers)
 }
 
 /// Everything goes to https where the listener says so.
 pub(super) fn https_redirect(ctx: &RequestCtx, snapshot: &Snapshot, connection: &Connection) -> Option<Reply> {
     let listener = snapshot.listener(&connection.listener)?;
-    if !listener.spec.redirect_to_https {
+    if !listener.spec.redirect_to_https || connection.is_encrypted() {
         return None;
     }
     if ctx.target.host.is_empty() {

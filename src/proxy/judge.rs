@@ -25,18 +25,26 @@ pub(super) async fn request(session: &mut Session, ctx: &mut RequestCtx) -> Resu
         ctx.id = id;
     }
     intake::clean(session.req_header_mut(), &snapshot, client.trusted_peer);
-    let (target, encoded_slash) = intake::target(session.req_header()).inspect_err(|_| {
-        // For the log, which escapes the one and masks secrets in the other; nothing else reads them.
-        let sent = String::from_utf8_lossy(session.req_header().raw_path());
-        let (path, query) = sent.split_once('?').map_or((&*sent, None), |(path, query)| (path, Some(query)));
-        ctx.target.path = path.to_owned();
-        ctx.target.query = query.map(str::to_owned);
-    })?;
-    ctx.target = target;
+    let encoded_slash = match intake::target(session.req_header()) {
+        Ok((target, encoded_slash)) => {
+            ctx.target = target;
+            Ok(encoded_slash)
+        }
+        Err(reply) => {
+            // For the log, which escapes the one and masks secrets in the other, and for limits that count by them.
+            let sent = String::from_utf8_lossy(session.req_header().raw_path());
+            let (path, query) = sent.split_once('?').map_or((&*sent, None), |(path, query)| (path, Some(query)));
+            ctx.target.path = path.to_owned();
+            ctx.target.query = query.map(str::to_owned);
+            Err(reply)
+        }
+    };
+    // What is refused for its target or its host has arrived too.
+    admit_to_listener(session.req_header(), ctx, &snapshot)?;
+    let encoded_slash = encoded_slash?;
     if let Some(reply) = intake::misdirected(ctx) {
         return Err(reply);
     }
-    admit_to_listener(session.req_header(), ctx, &snapshot)?;
     if let Some(reply) = intake::https_redirect(ctx, &snapshot, &connection) {
         return Err(reply);
     }

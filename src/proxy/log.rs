@@ -113,6 +113,7 @@ fn record(
             cipher: tls.cipher,
             sni: tls.sni.clone(),
         }),
+        proxied: connection.proxied.clone(),
         method: seen.method.clone(),
         host: ctx.target.host.clone(),
         path: ctx.target.path.clone(),

@@ -48,16 +48,17 @@ pub struct Proxy {
 
 #[async_trait]
 impl ProxyHttp for Proxy {
-    type CTX = RequestCtx;
+    /// Boxed: Pingora's futures hold it several times over, and are copied for each request.
+    type CTX = Box<RequestCtx>;
 
-    fn new_ctx(&self) -> RequestCtx {
-        RequestCtx::new()
+    fn new_ctx(&self) -> Box<RequestCtx> {
+        Box::new(RequestCtx::new())
     }
 
     /// None: the default one would add a compression module to every request.
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
-    async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Box<RequestCtx>) -> Result<()> {
         ctx.connection = intake::connection(session);
         ctx.deadline = intake::deadline(session, ctx);
         ctx.snapshot = Some(self.live.load_full());
@@ -71,7 +72,7 @@ impl ProxyHttp for Proxy {
     }
 
     /// `true` when the request has been answered here.
-    async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Box<RequestCtx>) -> Result<bool> {
         match judge::request(session, ctx).await {
             Ok(()) => Ok(false),
             Err(reply) => {
@@ -83,7 +84,7 @@ impl ProxyHttp for Proxy {
         }
     }
 
-    async fn upstream_peer(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<RequestCtx>) -> Result<Box<HttpPeer>> {
         let Some(upstream) = ctx.upstream().cloned() else {
             return Err(Error::explain(ErrorType::InternalError, "a request without an upstream"));
         };
@@ -113,7 +114,7 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         _: &HttpPeer,
-        ctx: &mut RequestCtx,
+        ctx: &mut Box<RequestCtx>,
         error: Box<Error>,
     ) -> Box<Error> {
         fail(session, ctx, error, true)
@@ -123,7 +124,7 @@ impl ProxyHttp for Proxy {
         &self,
         _: &mut Session,
         request: &mut RequestHeader,
-        ctx: &mut RequestCtx,
+        ctx: &mut Box<RequestCtx>,
     ) -> Result<()> {
         forward::request(request, ctx)
     }
@@ -134,7 +135,7 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
-        ctx: &mut RequestCtx,
+        ctx: &mut Box<RequestCtx>,
     ) -> Result<()> {
         // An empty DATA frame at the end of an h2 body would become a second last chunk towards an HTTP/1 upstream.
         if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
@@ -157,7 +158,7 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        ctx: &mut RequestCtx,
+        ctx: &mut Box<RequestCtx>,
     ) -> Result<()> {
         if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
@@ -191,7 +192,7 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        ctx: &mut RequestCtx,
+        ctx: &mut Box<RequestCtx>,
     ) -> Result<()> {
         let status = response.status;
         if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
@@ -216,7 +217,7 @@ impl ProxyHttp for Proxy {
         _: &mut Session,
         body: &mut Option<Bytes>,
         _: bool,
-        ctx: &mut RequestCtx,
+        ctx: &mut Box<RequestCtx>,
     ) -> Result<Option<Duration>> {
         ctx.progress.sent_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
         let now = Instant::now();
@@ -233,14 +234,14 @@ impl ProxyHttp for Proxy {
         _: &HttpPeer,
         session: &mut Session,
         error: Box<Error>,
-        ctx: &mut RequestCtx,
+        ctx: &mut Box<RequestCtx>,
         _: bool,
     ) -> Box<Error> {
         let replayable = !session.as_ref().retry_buffer_truncated();
         fail(session, ctx, error, replayable)
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Box<RequestCtx>) -> FailToProxy {
         let reason = ctx.reason.unwrap_or_else(|| failure::reason(error, ctx, Instant::now()));
         let reply = ctx.reply.take().unwrap_or_else(|| failure::reply(reason));
         if let Some(deadline) = &ctx.deadline {
@@ -265,15 +266,15 @@ impl ProxyHttp for Proxy {
     }
 
     /// The access log has it.
-    fn suppress_error_log(&self, _: &Session, _: &RequestCtx, _: &Error) -> bool {
+    fn suppress_error_log(&self, _: &Session, _: &Box<RequestCtx>, _: &Error) -> bool {
         true
     }
 
-    fn suppress_proxy_warn_log(&self, _: &Session, _: &RequestCtx, _: &Error, _: ProxyWarnLogContext) -> bool {
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &Box<RequestCtx>, _: &Error, _: ProxyWarnLogContext) -> bool {
         true
     }
 
-    async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut RequestCtx) {
+    async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Box<RequestCtx>) {
         ctx.unlogged = None;
         patience::end(ctx, Instant::now());
         log::finish(session, ctx, &self.access_log);

@@ -46,8 +46,13 @@ pub(super) fn json(line: &mut Vec<u8>, record: &Record) {
         object.text("tls_cipher", tls.cipher);
         object.optional("tls_sni", tls.sni.as_deref());
     }
+    if let Some(proxied) = &record.proxied {
+        object.number("proxy_protocol", proxied.version.into());
+        object.optional("proxy_authority", proxied.authority.as_deref());
+        object.optional("proxy_unique_id", proxied.unique_id.as_deref().map(String::from_utf8_lossy).as_deref());
+    }
     object.text("method", record.method.as_str());
-    object.text("scheme", if record.tls.is_some() { "https" } else { "http" });
+    object.text("scheme", if record.is_encrypted() { "https" } else { "http" });
     object.text("host", &record.host);
     object.text("path", &record.path);
     if let Some(query) = &record.query {
@@ -243,6 +248,7 @@ pub(super) mod tests {
             peer: Ipv4Addr::LOCALHOST.into(),
             listener: "http".into(),
             tls: None,
+            proxied: None,
             method: Method::GET,
             host: "h".into(),
             path: path.into(),

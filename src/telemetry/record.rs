@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderValue, Method, StatusCode, Version};
 
 use crate::config::Name;
-use crate::http::RequestId;
+use crate::http::{Proxied, RequestId};
 
 /// One line of the access log, before it is a line. Rendered on the log's own thread.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub struct Record {
     pub listener: Name,
     /// Present with TLS
     pub tls: Option<TlsRecord>,
+    /// Present behind the PROXY protocol
+    pub proxied: Option<Arc<Proxied>>,
     /// As sent
     pub method: Method,
     /// Lower case
@@ -69,6 +71,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// Whether the client's connection is encrypted, up to us or up to a balancer.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.tls.is_some() || self.proxied.as_ref().is_some_and(|proxied| proxied.encrypted)
+    }
+
     /// What it takes in memory, about: most of it is of the client's choice.
     pub(super) fn weight(&self) -> usize {
         let header = |value: &Option<HeaderValue>| value.as_ref().map_or(0, HeaderValue::len);

@@ -100,6 +100,7 @@ pub fn is_resumed(session: &ServerConnection) -> bool {
 fn alpn(protocol: Protocol) -> &'static [u8] {
     match protocol {
         Protocol::Http1 => b"http/1.1",
-        Protocol::Http2 => b"h2",
+        // Never beside TLS.
+        Protocol::Http2 | Protocol::Http2Cleartext => b"h2",
     }
 }

@@ -7,7 +7,7 @@ use rustls::ClientConfig;
 use super::support::certs::Ca;
 use super::support::h2::H2Client;
 use super::support::process::Signal;
-use super::support::{Origin, Request, Tollgate, wait};
+use super::support::{Origin, Raw, Request, Tollgate, open_to, wait};
 
 struct Site {
     tollgate: Tollgate,
@@ -275,4 +275,56 @@ fn a_handshake_that_fails_is_counted_and_costs_nobody_else() {
     assert!(!answer.contains("HTTP/1.1 200"), "{answer}");
     site.tollgate.wait_for_metric("tollgate_refused_total{listener=\"https\",reason=\"tls_handshake\"}", 1.0);
     assert_eq!(site.client().get("/").text(), "ok");
+}
+
+fn cleartext(origin: &Origin, listener: &str) -> Tollgate {
+    Tollgate::with(&format!("[listeners.h2c]\nprotocols = [\"h2c\"]\n{listener}\n{}", open_to(&[origin.addr()])))
+}
+
+#[test]
+fn without_tls_it_has_a_listener_of_its_own() {
+    let origin = Origin::echoing_heads();
+    let tollgate = cleartext(&origin, "");
+    let mut client = H2Client::cleartext(tollgate.addr());
+    for n in 0..3 {
+        client.get(&format!("/{n}")).expect(200);
+    }
+    let head = origin.requests().pop().expect("it has arrived");
+    assert_eq!((head.version.as_str(), head.header("x-forwarded-proto")), ("HTTP/1.1", Some("http")));
+    assert_eq!(client.get("/a%2fb").expect(400).json()["reason"], "bad_path");
+    let logged = tollgate.logged_where("the refusal", |line| line["status"] == 400);
+    assert_eq!((&logged["proto"], &logged["scheme"]), (&"HTTP/2.0".into(), &"http".into()));
+    tollgate.wait_for_metric("tollgate_connections_total{listener=\"h2c\",result=\"accepted\"}", 1.0);
+}
+
+#[test]
+fn nothing_but_prior_knowledge_is_served_without_tls() {
+    let origin = Origin::replying("secret");
+    let tollgate = cleartext(&origin, "header_timeout = \"200ms\"");
+    let upgrade = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade, http2-settings\r\nupgrade: h2c\r\n\
+                   http2-settings: AAMAAABkAAQAAP__\r\n\r\n";
+    for request in ["GET / HTTP/1.1\r\nhost: a\r\n\r\n", upgrade] {
+        let mut raw = Raw::connect(tollgate.addr());
+        raw.send(request);
+        let answer = raw.rest().unwrap_or_else(|_| Vec::new());
+        assert!(!answer.windows(4).any(|window| window == b"HTTP"), "{answer:?}");
+    }
+    tollgate.wait_for_metric("tollgate_refused_total{listener=\"h2c\",reason=\"malformed_request\"}", 2.0);
+    // A preface has the time of a head.
+    let mut slow = Raw::connect(tollgate.addr());
+    slow.send("PRI * HTTP/2.0\r\n\r\nSM");
+    drop(slow.rest());
+    tollgate.wait_for_metric("tollgate_refused_total{listener=\"h2c\",reason=\"header_timeout\"}", 1.0);
+    assert_eq!(origin.hits(), 0);
+}
+
+#[test]
+fn behind_a_balancer_the_preface_follows_its_header() {
+    let origin = Origin::echoing_heads();
+    let listener = "proxy_protocol = \"required\"\n[server]\ntrusted_proxies = [\"127.0.0.1\"]";
+    let tollgate = cleartext(&origin, listener);
+    let mut client = H2Client::cleartext_behind(tollgate.addr(), b"PROXY TCP4 192.0.2.7 198.51.100.1 1 443\r\n");
+    client.get("/").expect(200);
+    client.get("/").expect(200);
+    assert!(origin.requests().iter().all(|head| head.header("x-forwarded-for") == Some("192.0.2.7")));
 }

@@ -399,3 +399,15 @@ fn streams_of_one_http2_connection_are_requests_like_any_other() {
     assert_eq!(passed, 5);
     assert_eq!(client.get("/").status(), 429);
 }
+
+#[test]
+fn a_listeners_limit_counts_what_is_refused_for_its_path_or_its_host_too() {
+    let tollgate = Tollgate::with(&format!(
+        "[listeners.http]\nlimits = [\"few\"]\n{}",
+        few("rate = \"1/h\"\nburst = 2\nkey = [\"client.address\"]").replace("limits = [\"few\"]", "")
+    ));
+    let bad_path = tollgate.get("/a/%00").send();
+    assert_eq!((bad_path.status(), bad_path.json()["reason"].as_str()), (400, Some("bad_path")));
+    assert_eq!(tollgate.get("/").host("a..b").send().status(), 400);
+    assert_eq!(statuses([tollgate.get("/a/%00"), tollgate.get("/").host("a..b"), tollgate.get("/")]), [429; 3]);
+}

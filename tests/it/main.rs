@@ -5,11 +5,13 @@ mod support;
 // A request, from the door to the upstream and back.
 mod auth; // who calls: judged here, told to the origin, and nobody else gets there
 mod client_certificate; // who the client is by its certificate, and who is told
+mod connections; // how many of them one address may have
 mod faults; // upstreams that break, clients that dawdle, resources that run out
 mod forwarding; // what the upstream is told: addresses, hosts, ids, and nothing a client made up
 mod framing; // what has more than one reading is refused before anybody else reads it
 mod h2; // the same by HTTP/2, and what only HTTP/2 has
 mod limit; // how much: exact, and paid for only by what passed
+mod proxy_protocol; // whom balancers speak for, and who is believed
 mod resumption; // sessions that go on: over reloads and upgrades, and never where they must not
 mod retry; // what is sent again, and what never is
 mod routing; // which route takes a request, and what becomes of it

@@ -10,7 +10,9 @@ use super::node::Node;
 use super::section::Named;
 use super::table::Table;
 use super::{Objects, file, value};
-use crate::config::{Certificate, CertificateFact, ClientAuth, Limit, Listener, Name, Protocol, Tls};
+use crate::config::{
+    Certificate, CertificateFact, ClientAuth, Limit, Listener, Name, Protocol, ProxyProtocol, Server, Tls,
+};
 
 const MAX_ADDRESSES: usize = 64;
 const MAX_CERTIFICATES: usize = 1000;
@@ -24,6 +26,7 @@ pub(super) struct Addresses(Vec<(SocketAddr, String)>);
 
 pub(super) fn listener<'a>(
     mut table: Table<'a>,
+    server: Option<&Server>,
     limits: &Named<'a>,
     read_limits: &Objects<Limit>,
     identity_headers: &[HeaderName],
@@ -33,6 +36,7 @@ pub(super) fn listener<'a>(
     let tls = table.optional("tls", |node| tls(node.table()?, identity_headers));
     let has_tls = table.get("tls").is_some();
     let protocols = table.or("protocols", default_protocols(has_tls), |node| protocols(node, has_tls));
+    let proxy_protocol = table.or("proxy_protocol", ProxyProtocol::Off, |node| proxy_protocol(node, server));
     let redirect_to_https = table.or("redirect_to_https", false, |node| {
         let redirect = node.boolean()?;
         if redirect && has_tls {
@@ -49,11 +53,11 @@ pub(super) fn listener<'a>(
         usize::try_from(bytes).ok()
     });
     let limits = table.or("limits", Vec::new(), |node| self::limits(node, limits, read_limits));
-    table.only("proxy_protocol", &"off", |node| node.word(&[("off", "off"), ("required", "required")], &[]));
     table.finish(&[]);
     Some(Listener {
         addresses: addresses?,
         protocols: protocols?,
+        proxy_protocol: proxy_protocol?,
         redirect_to_https: redirect_to_https?,
         header_timeout: header_timeout?,
         keepalive_timeout: keepalive_timeout?,
@@ -106,17 +110,34 @@ fn default_protocols(has_tls: bool) -> Vec<Protocol> {
 }
 
 fn protocols(node: &Node<'_>, has_tls: bool) -> Option<Vec<Protocol>> {
-    let words = [("http/1.1", Protocol::Http1), ("h2", Protocol::Http2)];
-    node.some(8, "leave it out for the default", |item| {
-        let protocol = item.word(&words, &["h2c", "h3"])?;
-        if protocol == Protocol::Http2 && !has_tls {
-            item.problem(
-                "h2 needs TLS, which this listener has not: add [listeners.NAME.tls], or write \"http/1.1\" alone",
-            );
-            return None;
-        }
-        Some(protocol)
-    })
+    let words = [("http/1.1", Protocol::Http1), ("h2", Protocol::Http2), ("h2c", Protocol::Http2Cleartext)];
+    let protocols = node.some(8, "leave it out for the default", |item| {
+        let protocol = item.word(&words, &["h3"])?;
+        let wrong = match protocol {
+            Protocol::Http2 if !has_tls => {
+                "h2 needs TLS, which this listener has not: add [listeners.NAME.tls], or write \"http/1.1\" or \"h2c\""
+            }
+            Protocol::Http2Cleartext if has_tls => "h2c is HTTP/2 without TLS, which this listener has: write \"h2\"",
+            _ => return Some(protocol),
+        };
+        item.problem(wrong);
+        None
+    })?;
+    if protocols.len() > 1 && protocols.contains(&Protocol::Http2Cleartext) {
+        node.problem("h2c wants a listener of its own: without TLS nothing says which protocol a client speaks");
+        return None;
+    }
+    Some(protocols)
+}
+
+/// Where nobody is trusted, nobody could connect.
+fn proxy_protocol(node: &Node<'_>, server: Option<&Server>) -> Option<ProxyProtocol> {
+    let read = node.word(&[("off", ProxyProtocol::Off), ("required", ProxyProtocol::Required)], &[])?;
+    if read == ProxyProtocol::Required && server.is_some_and(|server| server.trusted_proxies.is_empty()) {
+        node.problem("the header is believed of server.trusted_proxies alone, and there are none: name the balancers");
+        return None;
+    }
+    Some(read)
 }
 
 /// Here nobody is known yet, so a limit that counts by who calls cannot.

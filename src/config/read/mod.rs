@@ -94,8 +94,9 @@ fn config<'a>(ctx: &'a Context<'a>, sections: Sections<'a>) -> Option<Config> {
     let log = log::log(log, &read_auth);
     let read_upstreams = upstreams.read(upstream::upstream);
     let mut identity_headers = auth::identity_headers(&read_auth);
-    let read_listeners =
-        listeners.read(|table| listener::listener(table, &limits, &read_limits, &identity_headers, &mut addresses));
+    let read_listeners = listeners.read(|table| {
+        listener::listener(table, server.as_ref(), &limits, &read_limits, &identity_headers, &mut addresses)
+    });
     identity_headers.extend(listener::client_cert_headers(&read_listeners));
     let known = route::Known {
         listeners: &listeners,

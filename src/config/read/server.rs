@@ -1,6 +1,7 @@
 //! `[server]` and `[admin]`.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -31,9 +32,11 @@ pub(super) fn server(ctx: &Context<'_>, mut table: Table<'_>) -> Option<Server> 
         .or("trusted_proxies", Vec::new(), |node| node.distinct(MAX_NETWORKS, |item| item.parse(address::network)));
     let max_connections =
         table.or("max_connections", default_connections(surroundings), |node| node.integer(1..=MAX_CONNECTIONS));
+    let max_connections_per_address =
+        table.optional("max_connections_per_address", |node| NonZeroUsize::new(node.integer(1..=MAX_CONNECTIONS)?));
     let keep_underscore_headers = table.or("keep_underscore_headers", false, Node::boolean);
     table.only("watch", &false, Node::boolean);
-    table.finish(&["max_connections_per_address"]);
+    table.finish(&[]);
     Some(Server {
         threads: threads?,
         drain_delay: drain_delay?,
@@ -41,6 +44,7 @@ pub(super) fn server(ctx: &Context<'_>, mut table: Table<'_>) -> Option<Server> 
         runtime_dir: runtime_dir?.unwrap_or_else(|| default_runtime_dir(surroundings)),
         trusted_proxies: trusted_proxies?,
         max_connections: max_connections?,
+        max_connections_per_address: max_connections_per_address?,
         keep_underscore_headers: keep_underscore_headers?,
     })
 }

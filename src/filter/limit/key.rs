@@ -1,10 +1,11 @@
 //! From the parts of a request that a limit counts by to a key of fixed size.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use super::Facts;
 use crate::config::Selector;
+use crate::http::network;
 
 /// 128 bits of a keyed hash. Two callers share one by chance only, and nobody outside can make it happen: the seed is
 /// random, and SipHash with an unknown seed cannot be steered.
@@ -46,13 +47,5 @@ impl Seed {
             }
         }
         Key { high: high.finish(), low: low.finish() }
-    }
-}
-
-/// One subscriber has a /64 of IPv6, and could otherwise be as many callers as it has addresses.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
     }
 }

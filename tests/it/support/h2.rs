@@ -1,6 +1,7 @@
 //! HTTP/2, both ends: a client that multiplexes and a service with trailers and streams, as gRPC needs them.
 
 use std::future::Future;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +15,7 @@ use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ServerConfig};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::task::{AbortHandle, JoinHandle};
@@ -44,6 +45,12 @@ pub(crate) struct H2Client {
     scheme: &'static str,
 }
 
+async fn connect(addr: SocketAddr, header: &[u8]) -> io::Result<TcpStream> {
+    let mut socket = TcpStream::connect(addr).await?;
+    socket.write_all(header).await?;
+    Ok(socket)
+}
+
 /// One request of a connection, while it is going on.
 pub(crate) struct Exchange {
     /// `None` once its body is sent by itself
@@ -60,16 +67,28 @@ impl H2Client {
     /// Without TLS, by prior knowledge.
     #[track_caller]
     pub(crate) fn cleartext(addr: SocketAddr) -> Self {
-        let socket = wait(TcpStream::connect(addr)).expect("connected");
+        Self::cleartext_behind(addr, b"")
+    }
+
+    /// The same, with `header` in front of everything.
+    #[track_caller]
+    pub(crate) fn cleartext_behind(addr: SocketAddr, header: &[u8]) -> Self {
+        let socket = wait(connect(addr, header)).expect("connected");
         Self::over(Box::new(socket), addr.to_string(), "http").expect("an HTTP/2 connection")
     }
 
     /// With TLS for the name `server`; `config` has to offer `h2`.
     #[track_caller]
     pub(crate) fn connect_tls(addr: SocketAddr, server: &str, config: Arc<ClientConfig>) -> Self {
+        Self::connect_tls_behind(addr, b"", server, config)
+    }
+
+    /// The same, with `header` in front of the handshake.
+    #[track_caller]
+    pub(crate) fn connect_tls_behind(addr: SocketAddr, header: &[u8], server: &str, config: Arc<ClientConfig>) -> Self {
         let name = ServerName::try_from(server.to_owned()).expect("a name");
         let tls = wait(async {
-            let socket = TcpStream::connect(addr).await?;
+            let socket = connect(addr, header).await?;
             TlsConnector::from(config).connect(name, socket).await
         })
         .expect("a TLS connection");

@@ -24,6 +24,12 @@ impl Raw {
         Self(Wire::connect_tls(addr, server, config).expect("a TLS connection"))
     }
 
+    /// The same, with `header` in front of the handshake.
+    #[track_caller]
+    pub(crate) fn connect_tls_behind(addr: SocketAddr, header: &[u8], server: &str, config: Arc<ClientConfig>) -> Self {
+        Self(Wire::connect_tls_behind(addr, header, server, config).expect("a TLS connection"))
+    }
+
     #[track_caller]
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         self.0.send(bytes).expect("sent");
@@ -118,6 +124,19 @@ pub(crate) fn exchange(addr: SocketAddr, bytes: impl AsRef<[u8]>) -> String {
     let mut raw = Raw::connect(addr);
     raw.send(bytes);
     text(&raw.rest().expect("an end in time"))
+}
+
+/// Sends `bytes` on a connection of their own that the other end closes without a word, be it as soon as it is there.
+#[track_caller]
+pub(crate) fn expect_no_answer(addr: SocketAddr, bytes: impl AsRef<[u8]>) {
+    let mut raw = match Wire::connect(addr) {
+        Ok(wire) => Raw(wire),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return,
+        Err(error) => panic!("not even connected: {error}"),
+    };
+    // It may be gone already.
+    drop(raw.try_send(bytes));
+    raw.expect_closed();
 }
 
 fn text(bytes: &[u8]) -> String {

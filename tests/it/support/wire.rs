@@ -29,7 +29,18 @@ impl Wire {
 
     /// With TLS, for the name `server`; an empty name sends no SNI.
     pub(crate) fn connect_tls(addr: SocketAddr, server: &str, config: Arc<ClientConfig>) -> io::Result<Self> {
-        let socket = TcpStream::connect_timeout(&addr, PATIENCE)?;
+        Self::connect_tls_behind(addr, b"", server, config)
+    }
+
+    /// The same, with `header` in front of the handshake.
+    pub(crate) fn connect_tls_behind(
+        addr: SocketAddr,
+        header: &[u8],
+        server: &str,
+        config: Arc<ClientConfig>,
+    ) -> io::Result<Self> {
+        let mut socket = TcpStream::connect_timeout(&addr, PATIENCE)?;
+        socket.write_all(header)?;
         let name = ServerName::try_from(server.to_owned()).expect("a name for SNI");
         Self::over(socket, |mut socket| {
             let mut tls = ClientConnection::new(config, name).map_err(io::Error::other)?;

@@ -1,0 +1,132 @@
+//! How many connections one address may have.
+
+use super::support::certs::Ca;
+use super::support::raw::expect_no_answer;
+use super::support::{Origin, Raw, Tollgate, open_to, wait};
+
+const GET: &str = "GET / HTTP/1.1\r\nhost: a.example\r\n\r\n";
+
+fn capped(most: usize, more: &str) -> String {
+    let origin = "[routes.main]\nauth = \"none\"\nrespond = { body = \"here\" }\n";
+    format!("[server]\nmax_connections_per_address = {most}\n{more}\n{origin}")
+}
+
+/// A connection that is served, and stays.
+fn held(tollgate: &Tollgate, listener: &str) -> Raw {
+    held_behind(tollgate, listener, "")
+}
+
+fn held_behind(tollgate: &Tollgate, listener: &str, header: &str) -> Raw {
+    let mut raw = Raw::connect(tollgate.addr_of(listener));
+    raw.send(format!("{header}{GET}")).response().expect(200);
+    raw
+}
+
+/// A connection that is closed before anything is served on it.
+fn turned_away(tollgate: &Tollgate, listener: &str, header: &str) {
+    expect_no_answer(tollgate.addr_of(listener), format!("{header}{GET}"));
+}
+
+/// Waits until `listener` has that many connections: what has been closed is noticed a moment later.
+fn wait_for_connections(tollgate: &Tollgate, listener: &str, count: usize) {
+    tollgate.wait_for_metric(&format!("tollgate_connections{{listener=\"{listener}\"}}"), count as f64);
+}
+
+fn refused(listener: &str) -> String {
+    format!("tollgate_refused_total{{listener=\"{listener}\",reason=\"too_many_connections\"}}")
+}
+
+#[test]
+fn one_address_has_as_many_as_it_may_and_others_have_theirs() {
+    let six = format!("[listeners.http]\n[listeners.six]\naddress = \"[::1]:{}\"\n", Tollgate::free_address().port());
+    let tollgate = Tollgate::with(&capped(3, &six));
+    let mut mine: Vec<_> = (0..3).map(|_| held(&tollgate, "http")).collect();
+    for _ in 0..2 {
+        turned_away(&tollgate, "http", "");
+    }
+    tollgate.wait_for_metric(&refused("http"), 2.0);
+    let _other = held(&tollgate, "six");
+    // Those who are there are served on, and a place that is given back is there for the next.
+    mine[0].send(GET).response().expect(200);
+    mine.pop();
+    wait_for_connections(&tollgate, "http", 2);
+    mine.push(held(&tollgate, "http"));
+    turned_away(&tollgate, "http", "");
+    tollgate.wait_for_metric(&refused("http"), 3.0);
+    assert!(!tollgate.stderr().contains("too_many_connections"), "{}", tollgate.stderr());
+}
+
+#[test]
+fn a_broken_off_request_gives_its_place_back() {
+    let origin = Origin::hanging();
+    let tollgate = Tollgate::with(&format!("[server]\nmax_connections_per_address = 1\n{}", open_to(&[origin.addr()])));
+    for n in 1..=3 {
+        let mut raw = Raw::connect(tollgate.addr());
+        raw.send(GET);
+        wait::until("the request to arrive", || origin.hits() == n);
+        turned_away(&tollgate, "http", "");
+        raw.reset();
+        wait_for_connections(&tollgate, "http", 0);
+    }
+}
+
+#[test]
+fn over_the_cap_there_is_no_handshake() {
+    let ca = Ca::new("an authority");
+    let site = ca.server(&["a.example"]);
+    let tls = "[listeners.https]\ntls = { certificates = [{ cert_file = \"site.pem\", key_file = \"site.key\" }] }\n";
+    let tollgate = Tollgate::prepared(&capped(1, tls)).file("site.pem", &site.cert).file("site.key", &site.key).start();
+    let mut first = Raw::connect_tls(tollgate.addr(), "a.example", ca.trusting(&["http/1.1"]));
+    first.send(GET).response().expect(200);
+    expect_no_answer(tollgate.addr(), "");
+    tollgate.wait_for_metric(&refused("https"), 1.0);
+    assert_eq!(tollgate.metric("tollgate_refused_total{reason=\"tls_handshake\"}"), None);
+}
+
+#[test]
+fn trusted_proxies_speak_for_many_and_are_not_counted() {
+    let tollgate = Tollgate::with(&capped(1, "trusted_proxies = [\"127.0.0.0/8\"]"));
+    let _held: Vec<_> = (0..5).map(|_| held(&tollgate, "http")).collect();
+    assert_eq!(tollgate.metric("tollgate_refused_total"), None);
+}
+
+#[test]
+fn behind_balancers_those_count_for_whom_they_speak() {
+    let more = "trusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]\n[listeners.http]\nproxy_protocol = \"required\"\n";
+    let tollgate = Tollgate::with(&capped(2, more));
+    let four = |client: &str| format!("PROXY TCP4 {client} 198.51.100.1 1 443\r\n");
+    let six = |client: &str| format!("PROXY TCP6 {client} 2001:db8::1 1 443\r\n");
+    let mut mine: Vec<_> = (0..2).map(|_| held_behind(&tollgate, "http", &four("192.0.2.7"))).collect();
+    turned_away(&tollgate, "http", &four("192.0.2.7"));
+    let _other = held_behind(&tollgate, "http", &four("192.0.2.8"));
+    // The one address in both of its forms.
+    turned_away(&tollgate, "http", &six("::ffff:192.0.2.7"));
+    // A network of IPv6 is one.
+    let _network =
+        [six("2001:db8:0:1::1"), six("2001:db8:0:1:ffff::")].map(|from| held_behind(&tollgate, "http", &from));
+    turned_away(&tollgate, "http", &six("2001:db8:0:1::2"));
+    let _next = held_behind(&tollgate, "http", &six("2001:db8:0:2::1"));
+    // Trusted ones are not counted here either, nor is the balancer itself.
+    let _trusted: Vec<_> = (0..3).map(|_| held_behind(&tollgate, "http", &four("10.0.0.1"))).collect();
+    let _local: Vec<_> = (0..3).map(|_| held_behind(&tollgate, "http", "PROXY UNKNOWN\r\n")).collect();
+    tollgate.wait_for_metric(&refused("http"), 3.0);
+    mine.pop();
+    wait_for_connections(&tollgate, "http", 11);
+    held_behind(&tollgate, "http", &four("192.0.2.7"));
+}
+
+#[test]
+fn the_cap_follows_a_reload_and_closes_nobody() {
+    let tollgate = Tollgate::with(&capped(3, ""));
+    let mut mine: Vec<_> = (0..3).map(|_| held(&tollgate, "http")).collect();
+    tollgate.replace("max_connections_per_address = 3", "max_connections_per_address = 1");
+    tollgate.reload().succeeded();
+    mine.iter_mut().for_each(|raw| drop(raw.send(GET).response().expect(200)));
+    turned_away(&tollgate, "http", "");
+    mine.drain(1..);
+    wait_for_connections(&tollgate, "http", 1);
+    turned_away(&tollgate, "http", "");
+    tollgate.replace("max_connections_per_address = 1", "");
+    tollgate.reload().succeeded();
+    mine.extend((0..5).map(|_| held(&tollgate, "http")));
+}
