@@ -16,6 +16,7 @@ use crate::config::{
     RoutePath, Secret, Segment, Selector, Timeouts, UpstreamProtocol,
 };
 use crate::snapshot::{Snapshot, Tools};
+use crate::telemetry::HandshakeFailure;
 use crate::tls::{TicketKeys, TlsTools};
 
 /// A name that would be markup if it were not escaped.
@@ -380,6 +381,8 @@ async fn the_page_about_metrics_lists_those_that_there_are_and_no_others() {
     let listener = metrics.listener(&https);
     let _connection = listener.connection();
     listener.refuse(crate::http::Reason::NoRoute);
+    listener.shaken("1.3", false);
+    listener.handshake_failed(HandshakeFailure::Closed);
     let route = metrics.route(std::iter::once(&https), &"orders".into(), Some(&"shop".into()));
     route.finish(&https, &http::Method::GET, StatusCode::OK, Duration::ZERO);
     metrics.reloaded(true);

@@ -17,11 +17,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::message::{Answer, Offer, Report, Verb};
+use super::service_manager::ServiceManager;
 use super::signals::{Signal, Signals};
 use super::socket::{self, Command};
 use super::successor::Predecessor;
 use super::upgrade::{self, Candidate, Launcher, Successor};
-use super::{Drain, Phase, Reloader, Status, service_manager, tasks};
+use super::{Drain, Phase, Reloader, Status, tasks};
 use crate::snapshot::Snapshot;
 use crate::socket::{Channel, Sockets};
 use crate::telemetry::{AccessLog, Metrics};
@@ -95,6 +96,7 @@ enum Done {
 
 struct Living {
     parts: Parts,
+    manager: ServiceManager,
     /// Shared with the operation that passes them on
     sockets: Arc<Sockets>,
     operation: Option<Operation>,
@@ -105,11 +107,11 @@ struct Living {
 impl Living {
     fn new(mut parts: Parts) -> Self {
         let sockets = Arc::new(std::mem::take(&mut parts.sockets));
-        Self { parts, sockets, operation: None, pending: None }
+        Self { parts, manager: ServiceManager::new(), sockets, operation: None, pending: None }
     }
 
     async fn live(mut self) -> ShutdownSignal {
-        tokio::spawn(service_manager::watchdog());
+        tokio::spawn(self.manager.clone().watchdog());
         if let Err(why) = self.begin().await {
             if let Some(predecessor) = &self.parts.predecessor {
                 predecessor.abort(why.as_deref().unwrap_or("the successor was told to leave"));
@@ -182,7 +184,7 @@ impl Living {
                 log::warn!("the predecessor has gone before it could be told to leave: {error}");
             }
         } else {
-            service_manager::ready("serving");
+            self.manager.ready("serving");
         }
         log::info!("serving: configuration {}, process {}", snapshot.generation, std::process::id());
         Ok(())
@@ -271,7 +273,7 @@ impl Living {
             self.stop_for_successor();
         }
         if let (Ok(text), None) = (&result, &successor) {
-            service_manager::status(text);
+            self.manager.status(text);
         }
         if let Some(reply) = reply {
             // Whoever asked has left: there is nobody to tell.
@@ -293,7 +295,7 @@ impl Living {
     }
 
     async fn succeeded(mut self, successor: Successor) -> ShutdownSignal {
-        service_manager::hand_over(successor.pid);
+        self.manager.hand_over(successor.pid).await;
         log::info!("process {} has taken over; draining {} connections", successor.pid, self.parts.drain.connections());
         drop(std::mem::take(&mut self.sockets));
         let reopen = watch_successor(successor.channel);
@@ -301,7 +303,7 @@ impl Living {
     }
 
     async fn terminate(mut self) -> ShutdownSignal {
-        service_manager::stopping();
+        self.manager.stopping().await;
         let snapshot = self.parts.reloader.live().load_full();
         let delay = snapshot.config.server.drain_delay;
         self.end_operation();

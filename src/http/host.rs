@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Longest name DNS can carry.
 const MAX_NAME: usize = 253;
+/// Longest part of one.
+const MAX_LABEL: usize = 63;
 
 /// A Host or :authority, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,17 +60,26 @@ fn port(text: &str) -> Result<Option<u16>, BadHost> {
 }
 
 fn is_name(name: &str) -> bool {
-    let is_label = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-    };
-    if name.len() > MAX_NAME || !name.split('.').all(is_label) {
-        return false;
+    let (mut label, mut numeric) = (0, true);
+    for byte in name.bytes() {
+        if byte == b'.' {
+            if label == 0 {
+                return false;
+            }
+            (label, numeric) = (0, true);
+            continue;
+        }
+        if !(byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')) {
+            return false;
+        }
+        label += 1;
+        if label > MAX_LABEL {
+            return false;
+        }
+        numeric &= byte.is_ascii_digit();
     }
     // A last label of digits is an IPv4 address or nothing: other spellings of addresses are read differently.
-    let last = name.rsplit('.').next().unwrap_or("");
-    !last.bytes().all(|byte| byte.is_ascii_digit()) || name.parse::<Ipv4Addr>().is_ok()
+    label > 0 && name.len() <= MAX_NAME && (!numeric || name.parse::<Ipv4Addr>().is_ok())
 }
 
 #[cfg(test)]
@@ -114,6 +125,13 @@ mod tests {
         ] {
             assert_eq!(Host::parse(text), Err(BadHost), "{text}");
         }
+    }
+
+    #[test]
+    fn names_and_their_parts_have_a_longest() {
+        let (label, name) = ("a".repeat(63), format!("{0}.{0}.{0}.{1}", "a".repeat(63), "a".repeat(61)));
+        assert!(Host::parse(&label).is_ok() && Host::parse(&name).is_ok());
+        assert!(Host::parse(&format!("{label}a")).is_err() && Host::parse(&format!("{name}a")).is_err());
     }
 
     proptest! {

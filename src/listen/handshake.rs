@@ -4,14 +4,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::{Error, HandshakeKind, PeerIncompatible, ProtocolVersion};
+use rustls::{Error, PeerIncompatible, ProtocolVersion};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::transport::Transport;
 use crate::http::TlsFacts;
 use crate::telemetry::{HandshakeFailure, ListenerMetrics};
-use crate::tls::ServerTls;
+use crate::tls::{ServerTls, is_resumed};
 
 /// How long a TLS handshake may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,7 +47,7 @@ async fn shake(tls: &ServerTls, tcp: TcpStream) -> io::Result<(Transport, TlsFac
         sni,
         client,
     };
-    let is_resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+    let is_resumed = is_resumed(session);
     Ok((Transport::Tls(Box::new(stream)), facts, is_resumed))
 }
 

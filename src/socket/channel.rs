@@ -17,6 +17,7 @@ use rustix::net::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
 
 /// Descriptors beside one message; the kernel takes at most 253.
 pub(super) const MAX_SOCKETS: usize = 64;
@@ -53,7 +54,8 @@ impl Channel {
     /// # Errors
     /// The other end is gone or does not read within `timeout`, or the message is too large.
     pub fn send<M: Serialize>(&self, message: &M, sockets: &[BorrowedFd<'_>], timeout: Duration) -> io::Result<()> {
-        let bytes = serde_json::to_vec(message)?;
+        // It may carry keys, which nobody is to find in memory that was given back.
+        let bytes = Zeroizing::new(serde_json::to_vec(message)?);
         if bytes.len() > MAX_MESSAGE || sockets.len() > MAX_SOCKETS {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the message is too large to send"));
         }
@@ -74,7 +76,7 @@ impl Channel {
     /// Nothing came within `timeout` (`WouldBlock`), or what came is no such message.
     pub fn receive<M: DeserializeOwned>(&self, timeout: Duration) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
         sockopt::set_socket_timeout(&self.0, Timeout::Recv, Some(timeout))?;
-        let mut bytes = vec![0; MAX_MESSAGE];
+        let mut bytes = Zeroizing::new(vec![0; MAX_MESSAGE]);
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
         let mut beside = RecvAncillaryBuffer::new(&mut space);
         let received = loop {

@@ -150,7 +150,8 @@ fn escaped_value(value: &str) -> String {
         match byte {
             b'"' | b'+' | b',' | b';' | b'<' | b'>' | b'\\' => text.extend(['\\', char::from(byte)]),
             b'#' | b' ' if at == 0 => text.extend(['\\', char::from(byte)]),
-            b' ' if at == last => text.push_str("\\ "),
+            // Spelt out: a space at the end of a header is no part of its value.
+            b' ' if at == last => escape(&mut text, byte),
             b' '..=b'~' => text.push(char::from(byte)),
             _ => escape(&mut text, byte),
         }
@@ -223,7 +224,7 @@ mod tests {
             params.distinguished_name.push(DnType::CommonName, "#1 \"x\" ");
             params.distinguished_name.push(DnType::CustomDnType(vec![1, 2, 3]), "y");
         });
-        let expected = "1.2.3=#0c0179,CN=\\#1 \\\"x\\\"\\ ,O=M\\C3\\BCller\\, S\\C3\\B6hne \\+ Co,C=DE";
+        let expected = "1.2.3=#0c0179,CN=\\#1 \\\"x\\\"\\20,O=M\\C3\\BCller\\, S\\C3\\B6hne \\+ Co,C=DE";
         assert_eq!(said(&der, CertificateFact::Subject).as_deref(), Some(expected));
     }
 

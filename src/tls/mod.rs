@@ -87,8 +87,13 @@ impl ServerTls {
             return Ok(None);
         };
         let shown: Option<&[CertificateDer<'_>]> = session.peer_certificates();
-        clients.identify(shown, session.handshake_kind() == Some(HandshakeKind::Resumed), UnixTime::now())
+        clients.identify(shown, is_resumed(session), UnixTime::now())
     }
+}
+
+/// Whether a session goes on. A kind of handshake that is yet to be invented counts as that, to be looked at twice.
+pub fn is_resumed(session: &ServerConnection) -> bool {
+    !matches!(session.handshake_kind(), Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest))
 }
 
 /// The registered ALPN name.

@@ -125,3 +125,16 @@ fn the_watchdog_is_fed_by_the_process_that_serves() {
     assert_eq!(tollgate.ended(old), 0);
     while manager.told("WATCHDOG=1").pid != new {}
 }
+
+#[test]
+fn a_manager_that_does_not_read_stops_nobody() {
+    let (manager, mut tollgate) = ServiceManager::starting(&[("WATCHDOG_USEC", "20000")]);
+    let old = tollgate.pid();
+    assert_eq!(manager.told("READY=1").pid, old);
+    let sender = UnixDatagram::unbound().expect("a socket");
+    sender.set_nonblocking(true).expect("a socket");
+    while sender.send_to(b"X=1", tollgate.path("notify.sock")).is_ok() {}
+    tollgate.upgrade().succeeded();
+    assert_eq!(tollgate.ended(old), 0);
+    assert_eq!(tollgate.readiness(), Some(200));
+}

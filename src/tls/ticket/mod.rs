@@ -26,7 +26,7 @@ use crate::config;
 
 /// How long a key seals. Then another does, and this one still opens for as long again.
 const PERIOD: Duration = Duration::from_secs(6 * 60 * 60);
-/// The age at which a key opens nothing any more; so old can a session be that is resumed.
+/// The age at which a key opens nothing any more. No ticket is older; who comes again in time gets a new one.
 const LIFETIME: Duration = Duration::from_secs(2 * PERIOD.as_secs());
 /// Bytes of a ticket. A session holds the client's certificates; one with more than this is not worth a ticket.
 const MAX_TICKET: usize = 16 * 1024;

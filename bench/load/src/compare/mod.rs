@@ -31,7 +31,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use self::case::{Case, Load};
-use self::contender::Contender;
+use self::contender::{Contender, Peer};
 use self::cores::Cores;
 use self::figure::{Round, Row};
 use self::goal::Verdict;
@@ -72,6 +72,9 @@ pub(crate) struct Compare {
     /// One round of a second each: to see that everything runs, not for figures to quote
     #[arg(long)]
     quick: bool,
+    /// Without peers: load for a binary that counts where its time goes
+    #[arg(long)]
+    alone: bool,
     /// Where the results are written
     #[arg(long, default_value = "bench/results")]
     results: PathBuf,
@@ -111,7 +114,9 @@ impl Compare {
             return Err(tool::complaint(&missing).into());
         }
         raise_file_limit(if self.cases.iter().any(|case| case.load() == Load::Idle) { self.idle() } else { 0 })?;
-        let programs = Programs { tollgate: whole(&self.tollgate)?, floor: whole(&self.floor)? };
+        let tollgate = whole(&self.tollgate)?;
+        let floor = if self.alone { tollgate.clone() } else { whole(&self.floor)? };
+        let programs = Programs { tollgate, floor };
         let began = Instant::now();
         let mut results = Results {
             versions: versions(&programs),
@@ -175,7 +180,8 @@ impl Compare {
         let path = directory.path();
         // Generators of our own run in this process.
         cores::pin_myself(&cores.load)?;
-        let contenders = case.contenders();
+        let mut contenders = case.contenders();
+        contenders.retain(|contender| !self.alone || contender.peer == Peer::Tollgate);
         let algorithm = contenders.iter().find_map(|contender| contender.setup.token);
         let web = peer::origin(path, &cores.origin)?;
         let origin = if case.load() == Load::Echoes { load::Echo::start()?.addr } else { web.addr };

@@ -11,6 +11,9 @@ use super::Failure;
 /// How long a process may take to start; under valgrind that is long.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How long one may take to end when asked.
+const LEAVE: Duration = Duration::from_secs(2);
+
 /// A process that listens.
 pub(super) struct Process {
     pub(super) name: String,
@@ -81,14 +84,24 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // There is nothing to lose, and a drain would take its time.
-        for pid in family(self.id()) {
-            if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
-                // It may have ended with its parent.
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
+        // First asked: a binary that counts writes what it has counted as it ends.
+        let pids = family(self.id());
+        signal(&pids, rustix::process::Signal::TERM);
+        let deadline = Instant::now() + LEAVE;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
         }
+        signal(&pids, rustix::process::Signal::KILL);
         let _ = self.child.wait();
+    }
+}
+
+fn signal(pids: &[u32], signal: rustix::process::Signal) {
+    for pid in pids {
+        if let Some(pid) = i32::try_from(*pid).ok().and_then(rustix::process::Pid::from_raw) {
+            // It may have ended with its parent.
+            let _ = rustix::process::kill_process(pid, signal);
+        }
     }
 }
 
