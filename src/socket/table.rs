@@ -54,8 +54,9 @@ impl Sockets {
         let only_v6 = only_v6(address, all);
         let mut count = (0..).take_while(|&index| self.0.contains_key(&name(index))).count();
         if count == 0 {
-            // Sockets that share an address do not notice when it is somebody else's.
-            drop(listen(unbound(address, only_v6)?, address)?);
+            // Sockets that share an address do not notice when it is somebody else's. This one does, and never listens: it
+            // would be called in that moment, and would not answer.
+            rustix::net::bind(&unbound(address, only_v6)?, &address)?;
         }
         while count < workers {
             let socket = unbound(address, only_v6)?;
