@@ -213,7 +213,47 @@ impl<A: HttpServerApp + Send + Sync + 'static> Serve<A> {
         // A socket that listens at every address does not know at which of them it was called.
         let local = if local.ip().is_unspecified() { tcp.local_addr() } else { Ok(local) };
         if let Ok(local) = local {
-            connection(&self.app, tcp, (peer, local), place, &listening, &self.shutdown).await;
+            self.serve(tcp, (peer, local), place, &listening).await;
+        }
+    }
+
+    async fn serve(&self, mut tcp: TcpStream, ends: (SocketAddr, SocketAddr), mut place: Place, listening: &Listening) {
+        let snapshot = listening.live.load_full();
+        let Some(listener) = snapshot.listener(&listening.name) else {
+            return;
+        };
+        let Some(arrival) = arrival::admit(&mut tcp, ends, &listener.spec, &snapshot, listening).await else {
+            return;
+        };
+        let Arrival { ends, proxied, member } = arrival;
+        place.member = member;
+        let (transport, tls) = match &listener.tls {
+            None => (Transport::Plain(tcp), None),
+            Some(tls) => match shake_hands(tls, tcp, &listening.metrics).await {
+                Ok((transport, facts)) => (transport, Some(facts)),
+                Err(error) => {
+                    log::debug!("listener {}: TLS handshake with {}: {error}", listening.name, ends.peer);
+                    return;
+                }
+            },
+        };
+        let http2 =
+            tls.as_ref().is_some_and(|tls| tls.http2) || listener.spec.protocols.contains(&Protocol::Http2Cleartext);
+        if !http2 && !listener.spec.protocols.contains(&Protocol::Http1) {
+            listening.metrics.refuse(Reason::Unsupported);
+            return;
+        }
+        let listener = Arc::clone(listener);
+        // A long connection must not keep a whole snapshot alive.
+        drop(snapshot);
+        let mut connection = Connection::new(listening.name.clone(), ends, proxied, tls);
+        connection.http2 = http2;
+        let stream = stream(transport, connection, place);
+        let spec: &Listener = &listener.spec;
+        if http2 {
+            http2::serve(&self.app, Box::new(stream.opaque()), spec, listening, &self.shutdown).await;
+        } else {
+            http1::serve(&self.app, Box::new(stream), spec, listening, &self.shutdown).await;
         }
     }
 }
@@ -222,53 +262,6 @@ impl<A: HttpServerApp + Send + Sync + 'static> Serve<A> {
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
-}
-
-async fn connection<A: HttpServerApp + Send + Sync + 'static>(
-    app: &Arc<A>,
-    mut tcp: TcpStream,
-    ends: (SocketAddr, SocketAddr),
-    mut place: Place,
-    listening: &Listening,
-    shutdown: &ShutdownWatch,
-) {
-    let snapshot = listening.live.load_full();
-    let Some(listener) = snapshot.listener(&listening.name) else {
-        return;
-    };
-    let Some(arrival) = arrival::admit(&mut tcp, ends, &listener.spec, &snapshot, listening).await else {
-        return;
-    };
-    let Arrival { ends, proxied, member } = arrival;
-    place.member = member;
-    let (transport, tls) = match &listener.tls {
-        None => (Transport::Plain(tcp), None),
-        Some(tls) => match shake_hands(tls, tcp, &listening.metrics).await {
-            Ok((transport, facts)) => (transport, Some(facts)),
-            Err(error) => {
-                log::debug!("listener {}: TLS handshake with {}: {error}", listening.name, ends.peer);
-                return;
-            }
-        },
-    };
-    let http2 =
-        tls.as_ref().is_some_and(|tls| tls.http2) || listener.spec.protocols.contains(&Protocol::Http2Cleartext);
-    if !http2 && !listener.spec.protocols.contains(&Protocol::Http1) {
-        listening.metrics.refuse(Reason::Unsupported);
-        return;
-    }
-    let listener = Arc::clone(listener);
-    // A long connection must not keep a whole snapshot alive.
-    drop(snapshot);
-    let mut connection = Connection::new(listening.name.clone(), ends, proxied, tls);
-    connection.http2 = http2;
-    let stream = stream(transport, connection, place);
-    let spec: &Listener = &listener.spec;
-    if http2 {
-        http2::serve(app, Box::new(stream.opaque()), spec, listening, shutdown).await;
-    } else {
-        http1::serve(app, Box::new(stream), spec, listening, shutdown).await;
-    }
 }
 
 /// Requests find their connection in the one place where Pingora carries something of ours for both protocols.
