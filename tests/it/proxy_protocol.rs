@@ -305,6 +305,9 @@ fn a_reload_says_whether_the_header_is_required() {
     before.send(GET).response().expect(200);
 }
 
+/// How often HAProxy is started at most.
+const STARTS: usize = 5;
+
 /// A balancer that is nobody's of ours: it has to be understood as it is.
 #[test]
 fn haproxy_is_understood() {
@@ -325,24 +328,25 @@ fn haproxy_is_understood() {
     let tollgate = tollgate.file("site.pem", &site.cert).file("site.key", &site.key).start();
     let both = format!("{}{}", site.cert, site.key);
     std::fs::write(tollgate.path("both.pem"), both).expect("written");
-    let [one, two, through, ended] = std::array::from_fn(|_| Tollgate::free_address());
     let (http, https) = (tollgate.addr_of("http"), tollgate.addr_of("https"));
     let options = "check-send-proxy proxy-v2-options ssl,unique-id,crc32c,authority";
-    let config = format!(
-        "defaults\n mode tcp\n timeout connect 30s\n timeout client 30s\n timeout server 30s\n unique-id-format %pid-%rt\n\
+    let config = |[one, two, through, ended]: [SocketAddr; 4]| {
+        format!(
+            "defaults\n mode tcp\n timeout connect 30s\n timeout client 30s\n timeout server 30s\n unique-id-format %pid-%rt\n\
          listen one\n bind {one}\n server s {http} send-proxy\n\
          listen two\n bind {two}\n server s {http} send-proxy-v2 check inter 200ms {options}\n\
          listen through\n bind {through}\n server s {https} send-proxy-v2 {options}\n\
          listen ended\n bind {ended} ssl crt {}\n server s {http} send-proxy-v2 {options}\n",
-        tollgate.path("both.pem").display()
-    );
-    let file = tollgate.path("haproxy.cfg");
-    std::fs::write(&file, config).expect("written");
-    let log = std::fs::File::create(tollgate.path("haproxy.log")).expect("a file");
-    let mut haproxy = Command::new(program);
-    haproxy.arg("-db").arg("-f").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    let _haproxy = Ended(haproxy.spawn().expect("it is installed"));
-    wait::until("haproxy to listen", || std::net::TcpStream::connect(ended).is_ok());
+            tollgate.path("both.pem").display()
+        )
+    };
+    // A port may be taken by another test before HAProxy has it; it then leaves at once.
+    let (_haproxy, [one, two, through, ended]) = (0..STARTS)
+        .find_map(|_| {
+            let addresses = std::array::from_fn(|_| Tollgate::free_address());
+            Some((haproxy(program, &tollgate, &config(addresses), addresses[3])?, addresses))
+        })
+        .expect("ports that nobody else takes");
 
     let trusting = || ca.trusting(&["http/1.1"]);
     for (request, version, scheme) in [
@@ -366,6 +370,21 @@ fn haproxy_is_understood() {
         tollgate.metric("tollgate_connections_total{listener=\"http\"}") >= Some(before + 2.0)
     });
     assert_eq!(tollgate.metric("tollgate_refused_total"), None);
+}
+
+/// Starts HAProxy; it listens at `last` too once it listens at all. Nothing if it has left.
+fn haproxy(program: &str, tollgate: &Tollgate, config: &str, last: SocketAddr) -> Option<Ended> {
+    let file = tollgate.path("haproxy.cfg");
+    std::fs::write(&file, config).expect("written");
+    let log = std::fs::File::create(tollgate.path("haproxy.log")).expect("a file");
+    let mut command = Command::new(program);
+    command.arg("-db").arg("-f").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    let mut haproxy = Ended(command.spawn().expect("it is installed"));
+    wait::some("haproxy to listen or to leave", || {
+        let has_left = haproxy.0.try_wait().expect("a child").is_some();
+        (has_left || std::net::TcpStream::connect(last).is_ok()).then_some(!has_left)
+    })
+    .then_some(haproxy)
 }
 
 /// Ends a program with the test.
