@@ -1,0 +1,146 @@
+//! What is read of a response ahead of a client that does not take it.
+//!
+//! Pingora reads an HTTP/1 upstream in pieces of 64 KiB and has up to ten of them on their way, whatever the client
+//! does. Its number of pieces cannot be changed; their size is that of what a read finds. So connections to upstreams
+//! are streams of our own ([`Connector`]), which count what is held for clients and read less at once when a worker
+//! holds much: first those that already have much ahead. An honest client loses nothing by it but the size of pieces.
+
+mod connector;
+mod stream;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use pingora_core::protocols::Digest;
+
+pub use self::connector::Connector;
+pub(super) use self::connector::speak_http1;
+
+/// What all workers together hold before every request is down to [`SCANTY`].
+const BUDGET: usize = 16 * 1024 * 1024;
+/// What one request may have ahead where there is plenty: all that Pingora would.
+const PLENTY: usize = 10 * FULL;
+/// The same where nothing is left.
+const SCANTY: usize = 4 * 1024;
+/// What Pingora reads at once.
+const FULL: usize = 64 * 1024;
+/// Pingora reads on until its own queue is full, so each read beyond a request's share is allowed this part of it.
+const EXTRA: usize = 8;
+/// Smaller pieces would cost more to count than to hold.
+const UNCOUNTED: usize = 512;
+
+/// What one worker holds of responses.
+#[derive(Debug)]
+pub(super) struct Budget {
+    held: AtomicUsize,
+    most: usize,
+}
+
+impl Budget {
+    /// That of one of so many workers.
+    fn of_one(workers: usize) -> Arc<Self> {
+        Arc::new(Self { held: AtomicUsize::new(0), most: BUDGET / workers.max(1) })
+    }
+
+    /// What one request may have ahead. All of it up to half of the budget, and from there on less and less.
+    fn share(&self) -> usize {
+        let half = self.most / 2;
+        let left = self.most.saturating_sub(self.held.load(Ordering::Relaxed)).min(half);
+        SCANTY + (PLENTY - SCANTY) * left / half.max(1)
+    }
+}
+
+/// What has been read ahead on one connection.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    budget: Arc<Budget>,
+    /// Read, and not yet come to a filter
+    coming: AtomicUsize,
+    /// Passed on, and not yet taken by the client
+    held: AtomicUsize,
+    /// What the buffer has grown to that Pingora reads into: it has one for each response, which is there until its end
+    buffer: AtomicUsize,
+}
+
+/// One response's use of a connection.
+#[derive(Debug)]
+pub(super) struct Reading(Arc<Ahead>);
+
+impl Ahead {
+    fn new(budget: Arc<Budget>) -> Arc<Self> {
+        Arc::new(Self { budget, coming: AtomicUsize::new(0), held: AtomicUsize::new(0), buffer: AtomicUsize::new(0) })
+    }
+
+    /// How much may be read now.
+    fn next(&self) -> usize {
+        let share = self.budget.share();
+        let ahead = self.coming.load(Ordering::Relaxed) + self.held.load(Ordering::Relaxed);
+        share.saturating_sub(ahead).max(share / EXTRA).min(FULL)
+    }
+
+    fn read(&self, count: usize) {
+        self.coming.fetch_add(count, Ordering::Relaxed);
+        let grown = count.saturating_sub(self.buffer.fetch_max(count, Ordering::Relaxed));
+        self.budget.held.fetch_add(count + grown, Ordering::Relaxed);
+    }
+
+    /// The response is over: nothing is coming any more, and its buffer is gone.
+    fn rest(&self) {
+        let gone = self.coming.swap(0, Ordering::Relaxed) + self.buffer.swap(0, Ordering::Relaxed);
+        self.budget.held.fetch_sub(gone, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.rest();
+    }
+}
+
+impl Reading {
+    /// That of the connection with this digest; only connections to HTTP/1 upstreams are counted.
+    pub(super) fn begin(digest: Option<&Digest>) -> Option<Self> {
+        digest?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref::<Arc<Ahead>>().cloned().map(Self)
+    }
+
+    /// Counts a piece of a body until its memory is free again. Pingora passes on everything at once that it has, so
+    /// nothing is coming but what has come; framing, which no filter sees, is forgotten by that.
+    pub(super) fn pass(&self, piece: Bytes) -> Bytes {
+        let ahead = &self.0;
+        let coming = ahead.coming.swap(0, Ordering::Relaxed);
+        if piece.len() < UNCOUNTED {
+            ahead.budget.held.fetch_sub(coming, Ordering::Relaxed);
+            return piece;
+        }
+        ahead.held.fetch_add(piece.len(), Ordering::Relaxed);
+        ahead.budget.held.fetch_add(piece.len(), Ordering::Relaxed);
+        ahead.budget.held.fetch_sub(coming, Ordering::Relaxed);
+        Bytes::from_owner(Held { piece, ahead: Arc::clone(ahead) })
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.rest();
+    }
+}
+
+/// A piece of a body on its way to the client.
+struct Held {
+    piece: Bytes,
+    ahead: Arc<Ahead>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.piece
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.ahead.held.fetch_sub(self.piece.len(), Ordering::Relaxed);
+        self.ahead.budget.held.fetch_sub(self.piece.len(), Ordering::Relaxed);
+    }
+}
