@@ -233,7 +233,7 @@ impl ProxyHttp for Proxy {
 
     fn response_body_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         _: bool,
         ctx: &mut Box<RequestCtx>,
@@ -245,9 +245,7 @@ impl ProxyHttp for Proxy {
             return Err(Error::new_in(ErrorType::Custom("the response took too long")));
         }
         patience::moved(ctx, now);
-        if let Some(reading) = &ctx.attempt.reading {
-            *body = body.take().map(|piece| reading.pass(piece));
-        }
+        ahead::pass(session, body, ctx);
         Ok(None)
     }
 

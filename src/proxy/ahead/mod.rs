@@ -13,9 +13,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use pingora_core::protocols::Digest;
+use pingora_proxy::Session;
 
 pub use self::connector::Connector;
 pub(super) use self::connector::speak_http1;
+use super::ctx::{RequestCtx, is_http2};
 
 /// What all workers together hold before every request is down to [`SCANTY`].
 const BUDGET: usize = 16 * 1024 * 1024;
@@ -57,8 +59,12 @@ pub(super) struct Ahead {
     budget: Arc<Budget>,
     /// Read, and not yet come to a filter
     coming: AtomicUsize,
-    /// Passed on, and not yet taken by the client
+    /// Passed on to an h2 client, and not yet free again
     held: AtomicUsize,
+    /// Passed on to an HTTP/1 client, and not yet written when last looked at
+    unsent: AtomicUsize,
+    /// The most that was: Pingora copies what it writes at once into one buffer, which is there until the end
+    copied: AtomicUsize,
     /// What the buffer has grown to that Pingora reads into: it has one for each response, which is there until its end
     buffer: AtomicUsize,
 }
@@ -69,13 +75,21 @@ pub(super) struct Reading(Arc<Ahead>);
 
 impl Ahead {
     fn new(budget: Arc<Budget>) -> Arc<Self> {
-        Arc::new(Self { budget, coming: AtomicUsize::new(0), held: AtomicUsize::new(0), buffer: AtomicUsize::new(0) })
+        Arc::new(Self {
+            budget,
+            coming: AtomicUsize::default(),
+            held: AtomicUsize::default(),
+            unsent: AtomicUsize::default(),
+            copied: AtomicUsize::default(),
+            buffer: AtomicUsize::default(),
+        })
     }
 
     /// How much may be read now.
     fn next(&self) -> usize {
         let share = self.budget.share();
-        let ahead = self.coming.load(Ordering::Relaxed) + self.held.load(Ordering::Relaxed);
+        let [coming, held, unsent] = [&self.coming, &self.held, &self.unsent].map(|part| part.load(Ordering::Relaxed));
+        let ahead = coming + held + unsent;
         share.saturating_sub(ahead).max(share / EXTRA).min(FULL)
     }
 
@@ -85,10 +99,18 @@ impl Ahead {
         self.budget.held.fetch_add(count + grown, Ordering::Relaxed);
     }
 
-    /// The response is over: nothing is coming any more, and its buffer is gone.
+    /// A piece has come. Pingora passes on at once whatever it has, so nothing is left that could be coming; framing,
+    /// which no filter sees, is forgotten by that.
+    fn come(&self) {
+        self.budget.held.fetch_sub(self.coming.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// The response is over: nothing is coming any more, and its buffers are gone.
     fn rest(&self) {
-        let gone = self.coming.swap(0, Ordering::Relaxed) + self.buffer.swap(0, Ordering::Relaxed);
-        self.budget.held.fetch_sub(gone, Ordering::Relaxed);
+        self.unsent.store(0, Ordering::Relaxed);
+        for part in [&self.coming, &self.buffer, &self.copied] {
+            self.budget.held.fetch_sub(part.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        }
     }
 }
 
@@ -104,25 +126,45 @@ impl Reading {
         digest?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref::<Arc<Ahead>>().cloned().map(Self)
     }
 
-    /// Counts a piece of a body until its memory is free again. Pingora passes on everything at once that it has, so
-    /// nothing is coming but what has come; framing, which no filter sees, is forgotten by that.
-    pub(super) fn pass(&self, piece: Bytes) -> Bytes {
+    /// Counts a piece for an h2 client until its memory is free again.
+    fn pass(&self, piece: Bytes) -> Bytes {
         let ahead = &self.0;
-        let coming = ahead.coming.swap(0, Ordering::Relaxed);
         if piece.len() < UNCOUNTED {
-            ahead.budget.held.fetch_sub(coming, Ordering::Relaxed);
+            ahead.come();
             return piece;
         }
         ahead.held.fetch_add(piece.len(), Ordering::Relaxed);
         ahead.budget.held.fetch_add(piece.len(), Ordering::Relaxed);
-        ahead.budget.held.fetch_sub(coming, Ordering::Relaxed);
+        ahead.come();
         Bytes::from_owner(Held { piece, ahead: Arc::clone(ahead) })
+    }
+
+    /// So much is on its way to an HTTP/1 client and not yet written.
+    fn pass_unsent(&self, unsent: usize) {
+        let ahead = &self.0;
+        ahead.unsent.store(unsent, Ordering::Relaxed);
+        let grown = unsent.saturating_sub(ahead.copied.fetch_max(unsent, Ordering::Relaxed));
+        ahead.budget.held.fetch_add(grown, Ordering::Relaxed);
+        ahead.come();
     }
 }
 
 impl Drop for Reading {
     fn drop(&mut self) {
         self.0.rest();
+    }
+}
+
+/// Counts what is on its way to the client.
+pub(super) fn pass(session: &Session, body: &mut Option<Bytes>, ctx: &RequestCtx) {
+    let Some(reading) = &ctx.attempt.reading else {
+        return;
+    };
+    if ctx.connection.as_deref().is_some_and(is_http2) {
+        *body = body.take().map(|piece| reading.pass(piece));
+    } else {
+        let passed = usize::try_from(ctx.progress.sent_bytes).unwrap_or(usize::MAX);
+        reading.pass_unsent(passed.saturating_sub(session.body_bytes_sent()).min(PLENTY));
     }
 }
 

@@ -30,7 +30,7 @@ impl Counted {
     pub(super) fn new(inner: Stream, budget: Arc<Budget>) -> Self {
         let ahead = Ahead::new(budget);
         // Pingora shows a connection's digest to the request that takes it: so the two find each other.
-        let unused = Box::new(ResponseHeader::build(200, None).expect("a status"));
+        let unused = Box::new(ResponseHeader::build(200, Some(0)).expect("a status"));
         let digest = Arc::new(ProxyDigest::new(unused, Some(Box::new(Arc::clone(&ahead)))));
         Self { inner, ahead, digest }
     }
