@@ -70,7 +70,6 @@ pub fn run(file: &Path, take_over: bool) -> Result<(), StartError> {
     let signals = Signals::install().map_err(|error| other(format!("signal handlers cannot be installed: {error}")))?;
     let started_by = Predecessor::that_started_us().map_err(StartError::Other)?;
     raise_file_limit();
-    refuse_huge_pages();
     let loaded = Config::load_with_places(file);
     let inherited = match (started_by, &loaded) {
         (None, Ok((config, _))) if take_over => {
@@ -197,13 +196,6 @@ fn start(
 
 fn other(text: String) -> StartError {
     StartError::Other(text)
-}
-
-/// The allocator asks for huge pages, which hold what is only reserved: of each body's buffer of 64 KiB all of it.
-fn refuse_huge_pages() {
-    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
-        log::debug!("transparent huge pages stay on: {error}");
-    }
 }
 
 /// One provider of cryptography for the whole process, Pingora's connections included.
