@@ -186,3 +186,67 @@ impl Drop for Held {
         self.ahead.budget.held.fetch_sub(self.piece.len(), Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads as Pingora does for a client that takes nothing: on and on, until its queue is full.
+    fn stall(budget: &Arc<Budget>) -> (Reading, Vec<Bytes>) {
+        let reading = Reading(Ahead::new(Arc::clone(budget)));
+        let pieces = (0..10).map(|_| {
+            let count = reading.0.next();
+            reading.0.read(count);
+            reading.pass(Bytes::from(vec![0; count]))
+        });
+        let pieces = pieces.collect();
+        (reading, pieces)
+    }
+
+    #[test]
+    fn a_single_request_may_have_ahead_what_pingora_would() {
+        let budget = Budget::of_one(1);
+        let (_reading, pieces) = stall(&budget);
+        assert_eq!(pieces.iter().map(Bytes::len).sum::<usize>(), PLENTY);
+    }
+
+    #[test]
+    fn many_hold_the_budget_and_a_little_each() {
+        for workers in [1, 2, 16] {
+            let budget = Budget::of_one(workers);
+            let stalled: Vec<_> = (0..2000).map(|_| stall(&budget)).collect();
+            let held = budget.held.load(Ordering::Relaxed);
+            assert!(held < BUDGET / workers + stalled.len() * 4 * SCANTY, "{workers}: {held}");
+            drop(stalled);
+            assert_eq!(budget.held.load(Ordering::Relaxed), 0);
+        }
+    }
+
+    #[test]
+    fn what_is_written_to_an_http_1_client_makes_room() {
+        let budget = Budget::of_one(16);
+        let _others: Vec<_> = (0..200).map(|_| stall(&budget)).collect();
+        let reading = Reading(Ahead::new(Arc::clone(&budget)));
+        let most = reading.0.next();
+        reading.0.read(most);
+        reading.pass_unsent(most);
+        assert!(reading.0.next() < most);
+        reading.pass_unsent(0);
+        assert!(reading.0.next() > most / 2);
+    }
+
+    #[test]
+    fn all_is_given_back_at_the_end_whatever_of_it_was_framing() {
+        let budget = Budget::of_one(1);
+        let reading = Reading(Ahead::new(Arc::clone(&budget)));
+        for _ in 0..100 {
+            reading.0.read(1000);
+            drop(reading.pass(Bytes::from_static(&[0; 700])));
+            reading.0.read(1000);
+            reading.pass_unsent(10);
+        }
+        reading.0.read(1000);
+        drop(reading);
+        assert_eq!(budget.held.load(Ordering::Relaxed), 0);
+    }
+}
