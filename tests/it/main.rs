@@ -27,6 +27,7 @@ mod life; // probes, commands, exit codes, signals
 mod reload; // everything changes at once, or nothing does
 mod service_manager; // what systemd is told, and by whom
 mod upgrade; // handing over: nobody notices, or nothing happens
+mod watch; // files that are followed: a change needs no command
 mod zero_loss; // all of it under load, with the fate of each request
 
 // Those who look at it.
