@@ -75,14 +75,16 @@ impl Ground {
 
     /// Says what cannot be watched, unless that has been said before.
     pub(super) fn tell(&self, before: &Self) {
-        if let Some(((path, why), count)) = self.unwatched.iter().next().zip(Some(self.unwatched.len()))
-            && self.unwatched != before.unwatched
-        {
-            let rest = if count > 1 { format!(", nor can {} others", count - 1) } else { String::new() };
-            log::warn!(
-                "server.watch: {} cannot be watched{rest}: {why}. What changes there is taken by the next reload",
-                path.display()
-            );
+        let Some((path, why)) = self.unwatched.iter().next() else {
+            return;
+        };
+        if self.unwatched != before.unwatched {
+            let more = match self.unwatched.len() {
+                1 => String::new(),
+                count => format!(" and {} more", count - 1),
+            };
+            let path = path.display();
+            log::warn!("server.watch: {path}{more} cannot be watched: {why}. A change there waits for the next reload");
         }
     }
 }

@@ -69,9 +69,8 @@ impl Drop for Watcher {
 }
 
 async fn follow(inotify: AsyncFd<Arc<Inotify>>, readings: watch::Receiver<Arc<Reading>>, looks: mpsc::Sender<()>) {
-    match follow_on(&inotify, readings, looks).await {
-        Ok(()) => {}
-        Err(error) => log::error!("server.watch: files are no longer followed: {error}"),
+    if let Err(error) = follow_on(&inotify, readings, looks).await {
+        log::error!("server.watch: files are no longer followed: {error}");
     }
 }
 

@@ -214,6 +214,24 @@ fn what_cannot_be_watched_is_known_and_the_rest_is_watched() {
 }
 
 #[test]
+fn more_changes_than_the_kernel_keeps_are_a_change() {
+    let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").expect("Linux");
+    let limit: usize = limit.trim().parse().expect("a number");
+    let field = Field::following("site.pem", |directory| write(directory.join("site.pem")));
+    let trouble = |times: usize| {
+        field.sees(|directory| {
+            let other = directory.join("other");
+            for _ in 0..times {
+                fs::create_dir(&other).expect("made");
+                fs::remove_dir(&other).expect("removed");
+            }
+        })
+    };
+    assert!(!trouble(limit / 4), "all of it is kept, and none of it matters");
+    assert!(trouble(limit / 2 + 1));
+}
+
+#[test]
 fn when_the_kernel_has_lost_count_everything_may_have_changed() {
     assert!(Ground::default().concerns(&Told::Overflow));
     assert!(!Ground::default().concerns(&Told::Itself(1)), "a watch that has been given up");
