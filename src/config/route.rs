@@ -71,6 +71,8 @@ pub enum AuthChoice {
     AnyOf {
         /// Names of `auth`; at least one
         names: Vec<Name>,
+        /// `"none"` is among them: whoever presents nothing may pass too
+        anonymous: bool,
         /// What the identity must have
         require: Require,
     },

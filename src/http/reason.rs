@@ -86,9 +86,13 @@ reasons! {
     InvalidToken = "invalid_token", UNAUTHORIZED, Some("http_request_denied");
     /// A token that was valid once
     TokenExpired = "token_expired", UNAUTHORIZED, Some("http_request_denied");
+    /// A key, password or certificate that is not valid here
+    InvalidCredentials = "invalid_credentials", UNAUTHORIZED, Some("http_request_denied");
+    /// A key or certificate that was valid once
+    CredentialsExpired = "credentials_expired", UNAUTHORIZED, Some("http_request_denied");
     /// Known, but not allowed this
     InsufficientScope = "insufficient_scope", FORBIDDEN, Some("http_request_denied");
-    /// The keys that would tell are not there
+    /// Whoever or whatever would tell is not there
     AuthUnavailable = "auth_unavailable", SERVICE_UNAVAILABLE, Some("proxy_internal_error");
     /// Over a rate
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, Some("http_request_denied");
