@@ -90,6 +90,7 @@ fn route(path: &str, action: Action) -> config::Route {
         auth: AuthChoice::Open,
         auth_mode: Mode::Enforce,
         limits: vec!["per_address".into()],
+        cors: None,
         clients: ClientRules::default(),
         action,
         rewrite: None,

@@ -31,7 +31,8 @@ pub use load::runtime_dir;
 pub use problem::{ConfigError, Location, Problem};
 pub use read::Places;
 pub use route::{
-    Action, AuthChoice, ClientRules, EncodedSlash, HeaderRules, Redirect, Require, Respond, Rewrite, Route, RoutePath,
+    Action, AuthChoice, ClientRules, Cors, CorsHeaders, CorsOrigins, EncodedSlash, HeaderRules, Redirect, Require,
+    Respond, Rewrite, Route, RoutePath,
 };
 pub use server::{AccessFormat, AccessLog, Admin, Log, LogOutput, Server};
 pub use surroundings::{Surroundings, System, Variable};
