@@ -21,7 +21,7 @@ mod upstream;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use auth::{Algorithm, Auth, Jwt, KeySource, TokenSource};
+pub use auth::{Algorithm, Auth, AuthKind, CertificateAuth, Jwt, KeySource, TokenSource};
 pub use leaf::{
     CertificateFact, Claim, EndpointAddress, FileContent, HostPattern, PathPattern, Pattern, Rate, Secret, Segment,
     Selector, Template, TemplatePart,
@@ -33,7 +33,8 @@ pub use problem::{ConfigError, Location, Problem};
 pub use read::Places;
 pub use reading::{Reading, Recorder};
 pub use route::{
-    Action, AuthChoice, ClientRules, EncodedSlash, HeaderRules, Redirect, Require, Respond, Rewrite, Route, RoutePath,
+    Action, AuthChoice, ClientRules, Cors, CorsHeaders, CorsOrigins, EncodedSlash, HeaderRules, Redirect, Require,
+    Respond, Rewrite, Route, RoutePath,
 };
 pub use server::{AccessFormat, AccessLog, Admin, Log, LogOutput, Server};
 pub use surroundings::{Surroundings, System, Variable};

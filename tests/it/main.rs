@@ -6,6 +6,7 @@ mod support;
 mod auth; // who calls: judged here, told to the origin, and nobody else gets there
 mod client_certificate; // who the client is by its certificate, and who is told
 mod connections; // how many of them one address may have
+mod cors; // browsers: what a preflight is told, and whose pages may read what
 mod faults; // upstreams that break, clients that dawdle, resources that run out
 mod forwarding; // what the upstream is told: addresses, hosts, ids, and nothing a client made up
 mod framing; // what has more than one reading is refused before anybody else reads it

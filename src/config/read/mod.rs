@@ -93,7 +93,7 @@ fn config<'a>(ctx: &'a Context<'a>, sections: Sections<'a>) -> Option<Config> {
     let read_auth = auth.read(auth::auth);
     let log = log::log(log, &read_auth);
     let read_upstreams = upstreams.read(upstream::upstream);
-    let mut identity_headers = auth::identity_headers(&read_auth);
+    let mut identity_headers = auth::all_identity_headers(&read_auth);
     let read_listeners = listeners.read(|table| {
         listener::listener(table, server.as_ref(), &limits, &read_limits, &identity_headers, &mut addresses)
     });
