@@ -12,6 +12,7 @@ pub(super) struct Requirement {
     scopes: Vec<String>,
     any_scope: Vec<String>,
     claims: Vec<(Claim, Vec<String>)>,
+    all_claims: Vec<(Claim, Vec<String>)>,
 }
 
 impl Requirement {
@@ -25,8 +26,8 @@ impl Requirement {
                 return Err(Problem::new(key, message));
             }
         }
-        let Require { scopes, any_scope, claims } = spec.clone();
-        Ok(Self { scopes, any_scope, claims })
+        let Require { scopes, any_scope, claims, all_claims } = spec.clone();
+        Ok(Self { scopes, any_scope, claims, all_claims })
     }
 
     /// Whether the caller has all of it.
@@ -34,7 +35,11 @@ impl Requirement {
         let has = |scope: &String| scopes(identity).any(|held| held == scope);
         self.scopes.iter().all(has)
             && (self.any_scope.is_empty() || self.any_scope.iter().any(has))
-            && self.claims.iter().all(|(claim, values)| equals(identity.claim(claim), values))
+            && self.claims.iter().all(|(claim, values)| has_one(identity.claim(claim), values))
+            && self.all_claims.iter().all(|(claim, values)| {
+                let claim = identity.claim(claim);
+                values.iter().all(|value| has_one(claim, std::slice::from_ref(value)))
+            })
     }
 
     /// Scopes that are enough, for the challenge (RFC 6750 section 3); empty when none are asked for.
@@ -61,7 +66,7 @@ fn scopes(identity: &Identity) -> impl Iterator<Item = &str> {
 }
 
 /// Whether the claim, or any element of it if it is a list, is one of the values.
-fn equals(claim: Option<&Value>, values: &[String]) -> bool {
+fn has_one(claim: Option<&Value>, values: &[String]) -> bool {
     let one = |value: &Value| {
         !value.is_array() && text(value).is_some_and(|text| values.iter().any(|wanted| *wanted == text))
     };
@@ -136,6 +141,16 @@ mod tests {
             assert!(!met(&spec, json!({"tenant": {"plan": plan.clone()}})), "{plan}");
         }
         assert!(!met(&spec, json!({"tenant": "gold"})));
+    }
+
+    #[test]
+    fn a_list_can_be_asked_for_all_of_several_values() {
+        let roles = Claim::Pointer(list(&["realm_access", "roles"]));
+        let spec = Require { all_claims: vec![(roles, list(&["a", "b"]))], ..Require::default() };
+        assert!(met(&spec, json!({"realm_access": {"roles": ["b", "c", "a"]}})));
+        for roles in [json!(["a"]), json!("a"), json!("a,b"), json!([]), json!([["a", "b"]]), json!(null)] {
+            assert!(!met(&spec, json!({"realm_access": {"roles": roles.clone()}})), "{roles}");
+        }
     }
 
     #[test]
