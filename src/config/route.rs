@@ -131,6 +131,8 @@ pub struct Require {
     pub any_scope: Vec<String>,
     /// Each claim has (or, if a list, contains) one of these values
     pub claims: Vec<(Claim, Vec<String>)>,
+    /// Each claim is a list that contains all of these values, or the one value there is
+    pub all_claims: Vec<(Claim, Vec<String>)>,
 }
 
 /// `clients`: deny wins; an empty `allow` is everybody

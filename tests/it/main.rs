@@ -35,3 +35,4 @@ mod zero_loss; // all of it under load, with the fate of each request
 mod admin; // what an operator sees: probes, metrics, the status page, across reloads and upgrades
 mod demo; // `tollgate demo`, as a newcomer uses it
 mod telemetry; // what is left of a request: its numbers, and its one line
+mod token; // `tollgate token`: looked into as the gateway would, and made for tests
