@@ -4,6 +4,7 @@
 
 mod check;
 mod demo;
+mod key;
 mod reload;
 mod run;
 mod running;
@@ -30,6 +31,8 @@ pub enum Command {
     Upgrade(upgrade::Upgrade),
     /// Say which process serves, and which configuration
     Status(status::Status),
+    /// Make, list and revoke API keys
+    Key(key::Key),
     /// Try everything at once: services, an issuer, and a gateway in front of them
     Demo(demo::Demo),
     /// Say what this binary is
@@ -59,6 +62,7 @@ impl Command {
             Self::Reload(command) => command.run(),
             Self::Upgrade(command) => command.run(),
             Self::Status(command) => command.run(),
+            Self::Key(command) => command.run(),
             Self::Demo(command) => command.run(),
             Self::Version(command) => command.run(),
         }
