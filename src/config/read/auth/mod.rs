@@ -1,5 +1,7 @@
 //! `[auth.NAME]`.
 
+mod api_key;
+mod basic;
 mod client_certificate;
 mod jwt;
 
@@ -11,17 +13,27 @@ use super::table::Table;
 use super::{Objects, file, value};
 use crate::config::{Auth, AuthKind, Claim, TokenSource};
 
+pub(in crate::config) use self::api_key::api_keys;
+
 const MAX_SOURCES: usize = 8;
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 #[derive(Clone, Copy)]
 enum Kind {
     Jwt,
     ClientCertificate,
+    ApiKey,
+    Basic,
 }
 
-const KINDS: [(&str, Kind); 2] = [("jwt", Kind::Jwt), ("client_certificate", Kind::ClientCertificate)];
+const KINDS: [(&str, Kind); 4] = [
+    ("jwt", Kind::Jwt),
+    ("client_certificate", Kind::ClientCertificate),
+    ("api_key", Kind::ApiKey),
+    ("basic", Kind::Basic),
+];
 /// Ways of knowing that are to come.
-const LATER: [&str; 5] = ["api_key", "basic", "forward", "introspection", "oidc"];
+const LATER: [&str; 3] = ["forward", "introspection", "oidc"];
 
 pub(super) fn auth(mut table: Table<'_>) -> Option<Auth> {
     let why = "how callers are known, \"jwt\"";
@@ -34,6 +46,15 @@ pub(super) fn auth(mut table: Table<'_>) -> Option<Auth> {
         Kind::ClientCertificate => {
             let kind = client_certificate::client_certificate(&mut table).map(AuthKind::ClientCertificate);
             by_itself(&mut table, kind)
+        }
+        Kind::ApiKey => {
+            let kind = api_key::api_key(&mut table).map(AuthKind::ApiKey);
+            let sources = sources(&mut table, "key_from", TokenSource::Header(X_API_KEY));
+            by_credential(&mut table, kind, sources)
+        }
+        Kind::Basic => {
+            let kind = basic::basic(&mut table).map(AuthKind::Basic);
+            by_credential(&mut table, kind, Some(vec![TokenSource::Basic]))
         }
     };
     table.finish(&[]);
@@ -52,6 +73,19 @@ fn by_token(table: &mut Table<'_>, kind: Option<AuthKind>) -> Option<Auth> {
         forward_token: forward_token?,
         identity_headers: identity_headers?,
         resource_metadata: resource_metadata?,
+    })
+}
+
+/// What all ways have that look for something else than a token.
+fn by_credential(table: &mut Table<'_>, kind: Option<AuthKind>, sources: Option<Vec<TokenSource>>) -> Option<Auth> {
+    let forward_token = table.or("forward_credentials", false, Node::boolean);
+    let identity_headers = identity_headers(table);
+    Some(Auth {
+        kind: kind?,
+        sources: sources?,
+        forward_token: forward_token?,
+        identity_headers: identity_headers?,
+        resource_metadata: None,
     })
 }
 
