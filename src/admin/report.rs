@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use super::{Sources, describe};
-use crate::config::{self, Auth, AuthChoice, Mode, Name};
+use crate::config::{self, Auth, AuthChoice, AuthKind, Mode, Name};
 use crate::control;
 use crate::filter::auth::Authenticator;
 use crate::filter::limit::Limit;
@@ -105,13 +105,18 @@ pub(super) struct AuthReport<'a> {
     pub(super) name: &'a str,
     #[serde(rename = "type")]
     pub(super) kind: &'static str,
-    pub(super) issuer: &'a str,
+    /// Absent where there is none
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) issuer: Option<&'a str>,
     pub(super) keys_from: &'static str,
-    pub(super) keys: usize,
+    /// Absent where there are none to have
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) keys: Option<usize>,
     /// Since they were fetched; absent where none are, and before the first were
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) keys_age_seconds: Option<u64>,
-    pub(super) remembered_tokens: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) remembered_tokens: Option<usize>,
     /// As `tollgate_auth_decisions_total`
     pub(super) decisions: BTreeMap<&'static str, u64>,
 }
@@ -200,7 +205,7 @@ impl<'a> RouteReport<'a> {
     fn new(name: &'a str, route: &'a config::Route) -> Self {
         let (auth, scopes): (&[_], &[_]) = match &route.auth {
             AuthChoice::Open => (&[], &[]),
-            AuthChoice::AnyOf { names: by, require } => (by, &require.scopes),
+            AuthChoice::AnyOf { names: by, require, .. } => (by, &require.scopes),
         };
         Self {
             name,
@@ -237,13 +242,18 @@ impl<'a> LimitReport<'a> {
 
 impl<'a> AuthReport<'a> {
     fn new(name: &'a str, authenticator: &Authenticator, spec: &'a Auth) -> Self {
-        let Auth::Jwt(jwt) = spec;
         let counts = authenticator.counts();
+        let (issuer, keys_from) = match &spec.kind {
+            AuthKind::Jwt(jwt) => (Some(&*jwt.issuer), describe::keys(&jwt.keys)),
+            AuthKind::ClientCertificate(_) => (None, "client_ca_file"),
+            AuthKind::ApiKey(_) => (None, "keys_file"),
+            AuthKind::Basic(_) => (None, "users_file"),
+        };
         Self {
             name,
-            kind: "jwt",
-            issuer: &jwt.issuer,
-            keys_from: describe::keys(&jwt.keys),
+            kind: spec.kind.name(),
+            issuer,
+            keys_from,
             keys: counts.keys,
             keys_age_seconds: counts.jwks_age.map(|age| age.as_secs()),
             remembered_tokens: counts.remembered,

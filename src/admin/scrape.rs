@@ -81,15 +81,15 @@ fn auth(scrape: &mut Scrape, snapshot: &Snapshot) {
     );
     scrape.gauge(
         "tollgate_auth_keys",
-        "Keys that tokens are verified with now; 0 turns every caller away.",
+        "Keys that callers are known by now; 0 turns every caller away.",
         &["auth"],
-        all.iter().map(|(name, counts)| (vec![*name], counts.keys as f64)),
+        all.iter().filter_map(|(name, counts)| Some((vec![*name], counts.keys? as f64))),
     );
     scrape.gauge(
         "tollgate_auth_remembered_tokens",
-        "Verified tokens that are remembered now.",
+        "Verified credentials that are remembered now.",
         &["auth"],
-        all.iter().map(|(name, counts)| (vec![*name], counts.remembered as f64)),
+        all.iter().filter_map(|(name, counts)| Some((vec![*name], counts.remembered? as f64))),
     );
 }
 

@@ -90,6 +90,7 @@ fn route(path: &str, action: Action) -> config::Route {
         auth: AuthChoice::Open,
         auth_mode: Mode::Enforce,
         limits: vec!["per_address".into()],
+        cors: None,
         clients: ClientRules::default(),
         action,
         rewrite: None,
@@ -103,17 +104,21 @@ fn route(path: &str, action: Action) -> config::Route {
 }
 
 fn jwt() -> config::Auth {
-    config::Auth::Jwt(config::Jwt {
+    let jwt = config::Jwt {
         issuer: "https://id.example".into(),
         audience: vec!["orders".into()],
         algorithms: vec![config::Algorithm::ES256],
         keys: config::KeySource::JwksUrl("https://user:password@id.example/jwks.json".parse().expect("a URI")),
         leeway: Duration::ZERO,
-        token_from: vec![config::TokenSource::Bearer],
         required_claims: Vec::new(),
-        identity_headers: Vec::new(),
+    };
+    config::Auth {
+        kind: config::AuthKind::Jwt(jwt),
+        sources: vec![config::TokenSource::Bearer],
         forward_token: false,
-    })
+        identity_headers: Vec::new(),
+        resource_metadata: None,
+    }
 }
 
 fn config(token: Option<&str>) -> Config {
@@ -133,6 +138,7 @@ fn config(token: Option<&str>) -> Config {
             max_connections: 100,
             max_connections_per_address: None,
             keep_underscore_headers: false,
+            watch: false,
         },
         admin: config::Admin {
             address: "127.0.0.1:9900".parse().expect("an address"),

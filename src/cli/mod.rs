@@ -4,10 +4,12 @@
 
 mod check;
 mod demo;
+mod key;
 mod reload;
 mod run;
 mod running;
 mod status;
+mod token;
 mod upgrade;
 mod version;
 
@@ -30,8 +32,13 @@ pub enum Command {
     Upgrade(upgrade::Upgrade),
     /// Say which process serves, and which configuration
     Status(status::Status),
+    /// Make, list and revoke API keys
+    Key(key::Key),
     /// Try everything at once: services, an issuer, and a gateway in front of them
     Demo(demo::Demo),
+    /// Look into tokens, and make some for tests
+    #[command(subcommand)]
+    Token(token::Token),
     /// Say what this binary is
     Version(version::Version),
 }
@@ -59,7 +66,9 @@ impl Command {
             Self::Reload(command) => command.run(),
             Self::Upgrade(command) => command.run(),
             Self::Status(command) => command.run(),
+            Self::Key(command) => command.run(),
             Self::Demo(command) => command.run(),
+            Self::Token(command) => command.run(),
             Self::Version(command) => command.run(),
         }
     }

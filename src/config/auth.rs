@@ -4,20 +4,44 @@ use std::time::Duration;
 
 use http::{HeaderName, Uri};
 
-use super::{Claim, FileContent, Secret};
+use super::{ApiKeyAuth, BasicAuth, CertificateFact, Claim, FileContent, Secret};
 
-/// `[auth.NAME]`, by its `type`
+/// `[auth.NAME]`
 #[derive(Clone, Debug, PartialEq)]
-pub enum Auth {
-    /// `type = "jwt"`
-    Jwt(Jwt),
+pub struct Auth {
+    /// By its `type`
+    pub kind: AuthKind,
+    /// Where the credentials are looked for, in order; empty where none are carried
+    pub sources: Vec<TokenSource>,
+    /// Keep what carried the credentials in the request upstream; default: false
+    pub forward_token: bool,
+    /// Header = claim; set for the upstream, removed from every client request on every route
+    pub identity_headers: Vec<(HeaderName, Claim)>,
+    /// Where a client finds out whom to ask for a token (RFC 9728), told in challenges; an address of visible ASCII
+    pub resource_metadata: Option<String>,
 }
 
-impl Auth {
-    /// Headers this way of knowing sets for the upstream, and so removes from every client request.
-    pub fn identity_headers(&self) -> &[(HeaderName, Claim)] {
+/// A way of knowing, by its `type`
+#[derive(Clone, Debug, PartialEq)]
+pub enum AuthKind {
+    /// `type = "jwt"`
+    Jwt(Jwt),
+    /// `type = "client_certificate"`
+    ClientCertificate(CertificateAuth),
+    /// `type = "api_key"`
+    ApiKey(ApiKeyAuth),
+    /// `type = "basic"`
+    Basic(BasicAuth),
+}
+
+impl AuthKind {
+    /// Its `type`
+    pub fn name(&self) -> &'static str {
         match self {
-            Self::Jwt(jwt) => &jwt.identity_headers,
+            Self::Jwt(_) => "jwt",
+            Self::ClientCertificate(_) => "client_certificate",
+            Self::ApiKey(_) => "api_key",
+            Self::Basic(_) => "basic",
         }
     }
 }
@@ -35,14 +59,21 @@ pub struct Jwt {
     pub keys: KeySource,
     /// Clock difference allowed on `exp` and `nbf`; default: 30s
     pub leeway: Duration,
-    /// Where the token is looked for, in order; default: the Authorization header
-    pub token_from: Vec<TokenSource>,
     /// Claims a token must have besides exp, iss and aud
     pub required_claims: Vec<String>,
-    /// Header = claim; removed from every client request on every route
-    pub identity_headers: Vec<(HeaderName, Claim)>,
-    /// Keep what carried the token in the request upstream; default: false
-    pub forward_token: bool,
+}
+
+/// `type = "client_certificate"`. Without any list, whatever the listener's authorities have signed is enough.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateAuth {
+    /// What the caller is called: subject, san or fingerprint; default: subject
+    pub subject_from: CertificateFact,
+    /// Distinguished names (RFC 4514)
+    pub subjects: Vec<String>,
+    /// Alternative names with their kind in front; a `*` at the end stands for any rest
+    pub sans: Vec<String>,
+    /// SHA-256 of whole certificates, lower-case hexadecimal
+    pub fingerprints: Vec<String>,
 }
 
 /// A signature algorithm of JWS (RFC 7518 section 3.1, RFC 8037), by its own name.
@@ -81,6 +112,8 @@ pub enum KeySource {
 pub enum TokenSource {
     /// `header.authorization`: the Bearer scheme
     Bearer,
+    /// The Basic scheme of the Authorization header
+    Basic,
     /// `header.NAME`: the whole value
     Header(HeaderName),
     /// `cookie.NAME`

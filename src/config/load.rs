@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::read::{self, MAX_FILE, Places};
-use super::{Config, ConfigError, Problem, Surroundings, System};
+use super::{ApiKeys, Config, ConfigError, Problem, Surroundings, System};
 
 impl Config {
     /// Reads the configuration at `path`, with all files that it includes and names.
@@ -11,22 +11,23 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it, by place.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        Self::load_with_places(path).map(|(config, _)| config)
+        Self::load_with_places(path, &System).map(|(config, _)| config)
     }
 
     /// [`Self::load`], and where everything stands: to show what is found wrong when objects are built from it.
     ///
     /// # Errors
     /// Everything that is wrong with it, by place.
-    pub fn load_with_places(path: &Path) -> Result<(Self, Places), ConfigError> {
+    pub fn load_with_places(path: &Path, surroundings: &dyn Surroundings) -> Result<(Self, Places), ConfigError> {
         let unreadable = |message: String| ConfigError {
             file: path.to_owned(),
             problems: vec![Problem::new(path.display().to_string(), message)],
         };
-        let content = System.file(path, MAX_FILE).map_err(|error| unreadable(format!("it cannot be read: {error}")))?;
+        let content =
+            surroundings.file(path, MAX_FILE).map_err(|error| unreadable(format!("it cannot be read: {error}")))?;
         let text = String::from_utf8(content)
             .map_err(|error| unreadable(read::not_text(&error.utf8_error(), error.as_bytes())))?;
-        Self::read(&text, path, &System)
+        Self::read(&text, path, surroundings)
     }
 
     /// Reads the configuration `text` as if it stood in a file at `path`.
@@ -35,6 +36,16 @@ impl Config {
     /// Everything that is wrong with it, by place.
     pub fn read(text: &str, path: &Path, surroundings: &dyn Surroundings) -> Result<(Self, Places), ConfigError> {
         read::read(text, path, surroundings).map_err(|problems| ConfigError { file: path.to_owned(), problems })
+    }
+}
+
+impl ApiKeys {
+    /// Reads the text of a file of API keys.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, by place.
+    pub fn read(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        read::api_keys(text, path).map_err(|problems| ConfigError { file: path.to_owned(), problems })
     }
 }
 

@@ -6,21 +6,25 @@
 //! The types are grouped as the tables of the file are; `leaf` holds the small values they are made of.
 
 mod auth;
+mod credential;
 mod leaf;
 mod limit;
 mod listener;
 mod load;
 mod problem;
 mod read;
+mod reading;
 mod route;
 mod server;
 mod surroundings;
+mod timestamp;
 mod upstream;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use auth::{Algorithm, Auth, Jwt, KeySource, TokenSource};
+pub use auth::{Algorithm, Auth, AuthKind, CertificateAuth, Jwt, KeySource, TokenSource};
+pub use credential::{ApiKey, ApiKeyAuth, ApiKeys, BasicAuth, BasicUser, KeyHash, PasswordHash};
 pub use leaf::{
     CertificateFact, Claim, EndpointAddress, FileContent, HostPattern, PathPattern, Pattern, Rate, Secret, Segment,
     Selector, Template, TemplatePart,
@@ -30,11 +34,14 @@ pub use listener::{Certificate, ClientAuth, Listener, Protocol, ProxyProtocol, T
 pub use load::runtime_dir;
 pub use problem::{ConfigError, Location, Problem};
 pub use read::Places;
+pub use reading::{Reading, Recorder};
 pub use route::{
-    Action, AuthChoice, ClientRules, EncodedSlash, HeaderRules, Redirect, Require, Respond, Rewrite, Route, RoutePath,
+    Action, AuthChoice, ClientRules, Cors, CorsHeaders, CorsOrigins, EncodedSlash, HeaderRules, Redirect, Require,
+    Respond, Rewrite, Route, RoutePath,
 };
 pub use server::{AccessFormat, AccessLog, Admin, Log, LogOutput, Server};
 pub use surroundings::{Surroundings, System, Variable};
+pub use timestamp::Timestamp;
 pub use upstream::{
     Balance, Endpoint, Health, Host, Retry, RetryOn, Timeouts, Upstream, UpstreamProtocol, UpstreamTls,
 };

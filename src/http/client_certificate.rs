@@ -21,6 +21,8 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 pub struct ClientCertificate {
     der: Box<[u8]>,
     texts: CertificateTexts,
+    /// The last second it is valid, since 1970
+    pub ends: u64,
     headers: [OnceLock<Option<HeaderValue>>; CertificateFact::ALL.len()],
 }
 
@@ -41,9 +43,9 @@ pub struct CertificateTexts {
 }
 
 impl ClientCertificate {
-    /// `texts` are those of `der`.
-    pub fn new(der: &[u8], texts: CertificateTexts) -> Self {
-        Self { der: der.into(), texts, headers: Default::default() }
+    /// `texts` are those of `der`, and it is valid up to the second `ends` since 1970.
+    pub fn new(der: &[u8], texts: CertificateTexts, ends: u64) -> Self {
+        Self { der: der.into(), texts, ends, headers: Default::default() }
     }
 
     /// A fact as text. The whole certificate has none.
@@ -96,7 +98,7 @@ mod tests {
 
     #[test]
     fn the_whole_certificate_is_told_in_two_forms() {
-        let certificate = ClientCertificate::new(&[0xfb; 60], CertificateTexts::default());
+        let certificate = ClientCertificate::new(&[0xfb; 60], CertificateTexts::default(), 0);
         let told = |fact| certificate.header(fact).expect("told").to_str().expect("ASCII").to_owned();
         let base64 = STANDARD.encode([0xfb; 60]);
         assert_eq!(told(CertificateFact::Rfc9440), format!(":{base64}:"));
@@ -109,7 +111,7 @@ mod tests {
 
     #[test]
     fn what_is_too_long_for_a_header_is_not_told() {
-        let certificate = ClientCertificate::new(&[0; MAX_VALUE], CertificateTexts::default());
+        let certificate = ClientCertificate::new(&[0; MAX_VALUE], CertificateTexts::default(), 0);
         assert_eq!(certificate.header(CertificateFact::Rfc9440), None);
     }
 

@@ -74,6 +74,10 @@ reasons! {
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, Some("http_request_denied");
 
     // Filters.
+    /// A browser's question whether a page may ask, answered by the route
+    Preflight = "preflight", NO_CONTENT, None;
+    /// A browser's question for a page of an origin that is not listed
+    CorsDenied = "cors_denied", FORBIDDEN, Some("http_request_denied");
     /// The client's address may not use the route
     ClientDenied = "client_denied", FORBIDDEN, Some("http_request_denied");
     /// A body larger than the route allows
@@ -86,9 +90,13 @@ reasons! {
     InvalidToken = "invalid_token", UNAUTHORIZED, Some("http_request_denied");
     /// A token that was valid once
     TokenExpired = "token_expired", UNAUTHORIZED, Some("http_request_denied");
+    /// A key, password or certificate that is not valid here
+    InvalidCredentials = "invalid_credentials", UNAUTHORIZED, Some("http_request_denied");
+    /// A key or certificate that was valid once
+    CredentialsExpired = "credentials_expired", UNAUTHORIZED, Some("http_request_denied");
     /// Known, but not allowed this
     InsufficientScope = "insufficient_scope", FORBIDDEN, Some("http_request_denied");
-    /// The keys that would tell are not there
+    /// Whoever or whatever would tell is not there
     AuthUnavailable = "auth_unavailable", SERVICE_UNAVAILABLE, Some("proxy_internal_error");
     /// Over a rate
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, Some("http_request_denied");

@@ -112,7 +112,7 @@ fn credentials(headers: &mut HeaderMap, ctx: &RequestCtx) {
         return;
     };
     match source {
-        TokenSource::Bearer => drop(headers.remove(AUTHORIZATION)),
+        TokenSource::Bearer | TokenSource::Basic => drop(headers.remove(AUTHORIZATION)),
         TokenSource::Header(name) => drop(headers.remove(name)),
         TokenSource::Cookie(name) => {
             let kept: Vec<HeaderValue> =
@@ -197,7 +197,7 @@ fn identity(headers: &mut HeaderMap, ctx: &RequestCtx, snapshot: &Snapshot) {
     let Some(spec) = snapshot.config.auth.get(&identity.auth) else {
         return;
     };
-    for (name, claim) in spec.identity_headers() {
+    for (name, claim) in &spec.identity_headers {
         // A claim that cannot be a header's value is left out: half of it would be another identity.
         if let Some(value) = identity.claim_text(claim).and_then(|text| HeaderValue::from_str(&text).ok()) {
             headers.insert(name.clone(), value);

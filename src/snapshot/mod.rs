@@ -14,7 +14,7 @@ use http::HeaderName;
 pub use live::Live;
 pub use route::{Route, RouteAction};
 
-use crate::config::{self, Config, Name, Problem, TokenSource};
+use crate::config::{self, AuthKind, Config, Name, Problem, TokenSource};
 use crate::filter::auth::Authenticator;
 use crate::filter::limit::Limit;
 use crate::http::TrustedProxies;
@@ -83,6 +83,11 @@ impl Snapshot {
             if let Some(authenticator) = kept(previous, name, |old| (&old.config.auth, &old.authenticators), spec) {
                 return Ok(authenticator);
             }
+            if matches!(spec.kind, AuthKind::ClientCertificate(_)) && !asks_for_certificates(&config) {
+                let message =
+                    "no listener asks for certificates: listeners.NAME.tls.client_ca_file says whose are believed";
+                return Err(Problem::new("type", message));
+            }
             let authenticator = Authenticator::build(name, spec)?;
             if let Some(old) = previous.and_then(|old| old.authenticators.get(name)) {
                 authenticator.inherit(old);
@@ -138,9 +143,9 @@ impl Snapshot {
         self.listeners.get(name)
     }
 
-    /// The names of `auth` that have keys to verify with.
+    /// The names of `auth` that have what they verify with.
     pub fn auth_with_keys(&self) -> Vec<Name> {
-        let with_keys = self.authenticators.iter().filter(|(_, authenticator)| authenticator.counts().keys > 0);
+        let with_keys = self.authenticators.iter().filter(|(_, authenticator)| authenticator.is_ready());
         with_keys.map(|(name, _)| name.clone()).collect()
     }
 
@@ -193,17 +198,21 @@ fn kept<'a, S: PartialEq + 'a, T: 'a>(
     (specs.get(name) == Some(spec)).then(|| objects.get(name).cloned()).flatten()
 }
 
+fn asks_for_certificates(config: &Config) -> bool {
+    config.listeners.values().any(|listener| listener.tls.as_ref().is_some_and(|tls| tls.clients.is_some()))
+}
+
 fn token_parameters(config: &Config) -> Arc<[String]> {
-    let sources = config.auth.values().flat_map(|config::Auth::Jwt(jwt)| &jwt.token_from);
+    let sources = config.auth.values().flat_map(|auth| &auth.sources);
     let named = sources.filter_map(|source| match source {
         TokenSource::Query(name) => Some(name.clone()),
-        TokenSource::Bearer | TokenSource::Header(_) | TokenSource::Cookie(_) => None,
+        TokenSource::Bearer | TokenSource::Basic | TokenSource::Header(_) | TokenSource::Cookie(_) => None,
     });
     named.collect()
 }
 
 fn identity_headers(config: &Config) -> HashSet<HeaderName> {
-    let of_auth = config.auth.values().flat_map(config::Auth::identity_headers).map(|(header, _)| header);
+    let of_auth = config.auth.values().flat_map(|auth| &auth.identity_headers).map(|(header, _)| header);
     let clients = config.listeners.values().filter_map(|listener| listener.tls.as_ref()?.clients.as_ref());
     of_auth.chain(clients.flat_map(|clients| &clients.headers).map(|(header, _)| header)).cloned().collect()
 }

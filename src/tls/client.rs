@@ -111,7 +111,8 @@ pub fn parse(der: &[u8]) -> Option<ClientCertificate> {
         serial: bounded(hex(&serial[leading..])),
         not_after: bounded(not_after),
     };
-    Some(ClientCertificate::new(der, texts))
+    let ends = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
+    Some(ClientCertificate::new(der, texts, ends))
 }
 
 fn bounded(text: String) -> Option<Box<str>> {

@@ -148,12 +148,16 @@ fn auth<'a>(auth: &'a AuthReport<'_>) -> [Cell<'a>; 7] {
     [
         Cell::text(auth.name),
         Cell::text(auth.kind),
-        Cell::text(auth.issuer),
+        Cell::text(auth.issuer.unwrap_or_default()),
         match auth.keys_age_seconds {
             Some(age) => Cell::text(format!("{}, fetched {} ago", auth.keys_from, span(age))),
             None => Cell::text(auth.keys_from),
         },
-        if auth.keys == 0 { Cell::Bad("none") } else { Cell::Number(auth.keys as u64) },
+        match auth.keys {
+            None => Cell::text(""),
+            Some(0) => Cell::Bad("none"),
+            Some(keys) => Cell::Number(keys as u64),
+        },
         Cell::Number(accepted),
         Cell::Number(refused.map(|(_, count)| count).sum()),
     ]

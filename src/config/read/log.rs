@@ -61,7 +61,7 @@ fn field(node: &Node<'_>, auth: &Objects<Auth>) -> Option<(String, Selector)> {
 }
 
 fn carries_token(selector: &Selector, auth: &Objects<Auth>) -> bool {
-    let mut sources = auth.values().flat_map(|Auth::Jwt(jwt)| &jwt.token_from);
+    let mut sources = auth.values().flat_map(|auth| &auth.sources);
     sources.any(|source| match (source, selector) {
         (TokenSource::Header(source), Selector::Header(name)) => source == name,
         (TokenSource::Cookie(source), Selector::Cookie(name)) => source == name,

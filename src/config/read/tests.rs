@@ -7,8 +7,8 @@ use http::{HeaderName, Method};
 use proptest::prelude::*;
 
 use crate::config::{
-    Action, Algorithm, Auth, AuthChoice, Claim, Config, EndpointAddress, KeySource, LimitKind, Mode, Protocol, Rewrite,
-    RoutePath, Segment, Selector, Surroundings, TemplatePart, TokenSource, Variable,
+    Action, Algorithm, Auth, AuthChoice, AuthKind, Claim, Config, EndpointAddress, KeySource, LimitKind, Mode,
+    Protocol, Rewrite, RoutePath, Segment, Selector, Surroundings, TemplatePart, TokenSource, Variable,
 };
 
 /// Surroundings that a test makes up.
@@ -134,7 +134,7 @@ fn a_whole_route_is_read() {
     let route = &config.routes["app"];
     assert_eq!(route.methods, [Method::GET, Method::HEAD]);
     assert_eq!(route.match_headers, [(HeaderName::from_static("x-channel"), "mobile".to_owned())]);
-    let AuthChoice::AnyOf { names, require } = &route.auth else { panic!("it is not open") };
+    let AuthChoice::AnyOf { names, require, .. } = &route.auth else { panic!("it is not open") };
     assert_eq!(names.iter().map(|name| &**name).collect::<Vec<_>>(), ["shared"]);
     assert_eq!(require.claims[0].0, Claim::Pointer(vec!["tenant".into(), "plan".into()]));
     assert_eq!(route.action, Action::Upstream("app".into()));
@@ -145,8 +145,8 @@ fn a_whole_route_is_read() {
     let limit = &config.limits["user"];
     assert!(matches!(limit.kind, LimitKind::Rate { rate, burst } if burst == rate.count && burst.get() == 10));
     assert_eq!((limit.mode, &limit.key[0]), (Mode::Shadow, &Selector::AuthSubject));
-    let Auth::Jwt(jwt) = &config.auth["shared"];
-    assert_eq!((&jwt.algorithms[..], &jwt.token_from[..]), (&[Algorithm::HS256][..], &[TokenSource::Bearer][..]));
+    let Auth { kind: AuthKind::Jwt(jwt), sources, .. } = &config.auth["shared"] else { panic!("it is a jwt") };
+    assert_eq!((&jwt.algorithms[..], &sources[..]), (&[Algorithm::HS256][..], &[TokenSource::Bearer][..]));
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn files_are_beside_the_file_that_names_them() {
     let made =
         Made::default().file("/etc/conf.d/auth.toml", included).file("/etc/conf.d/jwt.secret", format!("{SECRET}\n"));
     let config = made.read(&text).unwrap_or_else(|error| panic!("{error}"));
-    let Auth::Jwt(jwt) = &config.auth["shared"];
+    let AuthKind::Jwt(jwt) = &config.auth["shared"].kind else { panic!("it is a jwt") };
     let KeySource::Secret(secret) = &jwt.keys else { panic!("it is a secret") };
     assert_eq!(secret.expose(), SECRET.as_bytes(), "one newline is the editor's");
     assert!(!format!("{config:?}").contains(SECRET));

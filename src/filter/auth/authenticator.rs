@@ -1,37 +1,35 @@
-//! One `[auth.NAME]`: its keys, its rules and the tokens it remembers.
+//! One `[auth.NAME]`: a way of knowing, and what is counted of it.
 
-use std::sync::{Arc, OnceLock};
-use std::time::{Instant, SystemTime};
+use std::sync::Arc;
 
-use serde_json::{Map, Value};
-
-use super::cache::{Cache, Fingerprint};
+use super::api_key::Keys;
+use super::basic::Basic;
+use super::call::Call;
+use super::certificate::Certificate;
+use super::challenge::{Asks, Scheme};
 use super::counters::{Counters, Counts};
-use super::keyring::Keyring;
-use super::refresh;
-use super::remote::{Owner, Pace};
-use super::token::Token;
-use super::verify::Verifier;
-use super::{Refused, Task};
-use crate::config::{self, Jwt, Name, Problem, TokenSource};
+use super::inherited::Inherited;
+use super::jwt::{Jwt, Pace};
+use super::{Claims, Refused, Task};
+use crate::config::{self, AuthKind, Name, Problem, TokenSource};
+use crate::http::Reason;
 
 /// A way of knowing who calls.
 #[derive(Debug)]
 pub struct Authenticator {
     name: Name,
-    spec: Jwt,
-    verifier: Verifier,
-    cache: Cache,
-    own: Lineage,
-    /// Set at most once, before anything is asked
-    inherited: OnceLock<Lineage>,
+    spec: config::Auth,
+    counters: Inherited<Arc<Counters>>,
+    way: Way,
 }
 
-/// What the successive versions of one `auth` have in common.
-#[derive(Clone, Debug)]
-struct Lineage {
-    counters: Arc<Counters>,
-    keyring: Arc<Keyring>,
+/// By its `type`
+#[derive(Debug)]
+enum Way {
+    Jwt(Box<Jwt>),
+    Certificate(Certificate),
+    ApiKey(Keys),
+    Basic(Box<Basic>),
 }
 
 impl Authenticator {
@@ -46,41 +44,40 @@ impl Authenticator {
     }
 
     pub(super) fn with_pace(name: &Name, spec: &config::Auth, pace: Pace) -> Result<Self, Problem> {
-        let config::Auth::Jwt(spec) = spec;
-        let keyring = Arc::new(Keyring::build(name, spec, pace)?);
-        Ok(Self {
-            name: Arc::clone(name),
-            verifier: Verifier::new(name, spec),
-            spec: spec.clone(),
-            cache: Cache::new(),
-            own: Lineage { counters: Arc::default(), keyring },
-            inherited: OnceLock::new(),
-        })
+        let way = match &spec.kind {
+            AuthKind::Jwt(jwt) => Way::Jwt(Box::new(Jwt::build(name, jwt, pace)?)),
+            AuthKind::ClientCertificate(certificate) => Way::Certificate(Certificate::new(certificate)),
+            AuthKind::ApiKey(keys) => Way::ApiKey(Keys::new(name, keys)),
+            AuthKind::Basic(basic) => Way::Basic(Box::new(Basic::build(name, basic)?)),
+        };
+        Ok(Self { name: Arc::clone(name), spec: spec.clone(), counters: Inherited::default(), way })
     }
 
-    /// Goes on with what an earlier version of this `auth` has counted, and with its keys if they come from the same
-    /// place. To be called once, before [`tasks`](Self::tasks).
+    /// Goes on with what an earlier version of this `auth` has counted, and with what it knows as far as that comes from
+    /// the same place. To be called once, before [`tasks`](Self::tasks).
     pub fn inherit(&self, previous: &Self) {
-        let old = previous.lineage();
-        let keyring = if previous.spec.keys == self.spec.keys { &old.keyring } else { &self.own.keyring };
-        let lineage = Lineage { counters: Arc::clone(&old.counters), keyring: Arc::clone(keyring) };
-        // A second time changes nothing: there is one line of descent.
-        let _ = self.inherited.set(lineage);
+        self.counters.inherit(&previous.counters);
+        match (&self.way, &previous.way) {
+            (Way::Jwt(new), Way::Jwt(old)) => new.inherit(old),
+            (Way::Basic(new), Way::Basic(old)) => new.inherit(old),
+            (Way::Jwt(_) | Way::Certificate(_) | Way::ApiKey(_) | Way::Basic(_), _) => {}
+        }
     }
 
-    /// What runs in the background for it: one task where keys are fetched. It holds the keys weakly and ends when they
-    /// are gone, or when the task of a later version is at work.
+    /// What runs in the background for it.
     pub fn tasks(self: &Arc<Self>) -> Vec<Task> {
-        let Lineage { counters, keyring } = self.lineage();
-        let owner = Owner::new(keyring);
-        owner.map(|owner| Box::pin(refresh::follow(owner, Arc::clone(counters))) as Task).into_iter().collect()
+        match &self.way {
+            Way::Jwt(jwt) => jwt.task(self.counters.get()).into_iter().collect(),
+            Way::Certificate(_) | Way::ApiKey(_) | Way::Basic(_) => Vec::new(),
+        }
     }
 
-    /// Waits for the first keys, but not for long. To be awaited, with the tasks running, before calling the first
-    /// requests in.
+    /// Waits for what it needs to judge, but not for long. To be awaited, with the tasks running, before calling the
+    /// first requests in.
     pub async fn settled(&self) {
-        if let Some(remote) = self.lineage().keyring.source() {
-            remote.first().await;
+        match &self.way {
+            Way::Jwt(jwt) => jwt.settled().await,
+            Way::Certificate(_) | Way::ApiKey(_) | Way::Basic(_) => {}
         }
     }
 
@@ -91,72 +88,112 @@ impl Authenticator {
 
     /// What was counted, since the process started, and what is held now.
     pub fn counts(&self) -> Counts {
-        let Lineage { counters, keyring } = self.lineage();
-        let remote = keyring.source();
-        Counts {
-            decisions: counters.decisions(),
-            refreshes: remote.map(|_| counters.refreshes()).unwrap_or_default(),
-            jwks_age: remote.and_then(|remote| remote.age(Instant::now())),
-            keys: keyring.current().as_ref().map_or(0, |loaded| loaded.set.len()),
-            remembered: self.cache.len(),
+        let mut counts = Counts { decisions: self.counters.get().decisions(), ..Counts::default() };
+        match &self.way {
+            Way::Jwt(jwt) => jwt.count(self.counters.get(), &mut counts),
+            Way::Certificate(_) => {}
+            Way::ApiKey(keys) => counts.keys = Some(keys.len()),
+            Way::Basic(basic) => {
+                counts.keys = Some(basic.len());
+                counts.remembered = Some(basic.remembered());
+            }
+        }
+        counts
+    }
+
+    /// Whether it has what it judges by. Where keys are not fetched, none is all that there are.
+    pub fn is_ready(&self) -> bool {
+        match &self.way {
+            Way::Jwt(_) => self.counts().keys != Some(0),
+            Way::Certificate(_) | Way::ApiKey(_) | Way::Basic(_) => true,
         }
     }
 
-    pub(super) fn spec(&self) -> &Jwt {
+    pub(super) fn spec(&self) -> &config::Auth {
         &self.spec
     }
 
     pub(super) fn counters(&self) -> &Counters {
-        &self.lineage().counters
+        self.counters.get()
     }
 
-    /// What carried an accepted token, unless it is to be passed on.
-    pub(super) fn carried_by(&self, source: &TokenSource) -> Option<TokenSource> {
-        (!self.spec.forward_token).then(|| source.clone())
-    }
-
-    /// What is remembered of a token.
-    pub(super) fn recall(
-        &self,
-        token: Fingerprint,
-        wall: SystemTime,
-    ) -> Option<Result<Arc<Map<String, Value>>, Refused>> {
-        let keys = self.lineage().keyring.current();
-        self.cache.find(token, keys.as_ref()?.generation, wall)
-    }
-
-    /// Verifies a token with the keys of this moment, and remembers it. Says which generation of keys judged, 0 for none.
-    pub(super) fn verify(
-        &self,
-        token: &Token<'_>,
-        fingerprint: Fingerprint,
-        wall: SystemTime,
-    ) -> (u64, Result<(), Refused>) {
-        if let Err(refused) = self.verifier.concerns(token) {
-            return (0, Err(refused));
+    /// Whether both could accept the same credentials, so that their order decides who is believed to call.
+    pub(super) fn rivals(&self, other: &Self) -> bool {
+        match (&self.way, &other.way) {
+            (Way::Jwt(one), Way::Jwt(other)) => one.issuer() == other.issuer(),
+            (Way::Basic(_), Way::Basic(_)) => true,
+            // What is known at once is known in the order of the route.
+            (Way::Jwt(_) | Way::Certificate(_) | Way::ApiKey(_) | Way::Basic(_), _) => false,
         }
-        let keys = self.lineage().keyring.current();
-        let Some(keys) = keys.as_ref() else { return (0, Err(Refused::Unavailable)) };
-        let verdict = self.verifier.verify(token, &keys.set, wall);
-        if let Ok(lifetime) = verdict {
-            self.cache.remember(fingerprint, keys.generation, lifetime, &token.claims);
-        }
-        (keys.generation, verdict.map(drop))
     }
 
-    /// Asks for newer keys than those of `generation`, and waits a moment for them. False when there are none.
-    pub(super) async fn newer_keys(&self, generation: u64) -> bool {
-        let keyring = &self.lineage().keyring;
-        let newer = || keyring.current().as_ref().is_some_and(|loaded| loaded.generation != generation);
-        let Some(remote) = keyring.source() else { return false };
-        // Somebody else may have asked between our look at the keys and now.
-        if !newer() {
-            remote.newer().await;
+    /// What can be said without waiting; `None` where [`ask`](Self::ask) has to be asked.
+    pub(super) fn recall(&self, call: &Call<'_>) -> Option<Result<Claims, Refused>> {
+        match &self.way {
+            Way::Jwt(jwt) => match &call.presented {
+                Some(presented) => jwt.recall(presented.fingerprint(), call.wall),
+                None => Some(Err(Refused::Missing)),
+            },
+            Way::Certificate(certificate) => Some(certificate.judge(call.request.client_certificate, call.wall)),
+            Way::ApiKey(keys) => Some(keys.judge(call.presented.as_ref(), call.wall)),
+            Way::Basic(basic) => basic.recall(call.presented.as_ref(), call.wall),
         }
-        newer()
     }
 
-    fn lineage(&self) -> &Lineage {
-        self.inherited.get().unwrap_or(&self.own)
+    /// Judges, and remembers the answer where that is sound.
+    pub(super) async fn ask(&self, call: &Call<'_>) -> Result<Claims, Refused> {
+        match &self.way {
+            Way::Jwt(jwt) => match &call.presented {
+                Some(presented) => jwt.verify(presented.token(), presented.fingerprint(), call.wall),
+                None => Err(Refused::Missing),
+            },
+            Way::Certificate(certificate) => certificate.judge(call.request.client_certificate, call.wall),
+            Way::ApiKey(keys) => keys.judge(call.presented.as_ref(), call.wall),
+            Way::Basic(basic) => basic.verify(call).await,
+        }
+    }
+
+    /// Judges once more when what was not known a moment ago may be known by now; `None` where nothing has changed.
+    /// `generation` comes from [`Refused::UnknownKey`].
+    pub(super) async fn ask_again(&self, call: &Call<'_>, generation: u64) -> Option<Result<Claims, Refused>> {
+        match &self.way {
+            Way::Jwt(jwt) if jwt.newer_keys(generation).await => Some(self.ask(call).await),
+            Way::Jwt(_) | Way::Certificate(_) | Way::ApiKey(_) | Way::Basic(_) => None,
+        }
+    }
+
+    /// Whether it knows of a token by itself what it is worth.
+    pub(super) fn judges_tokens(&self) -> bool {
+        matches!(self.way, Way::Jwt(_))
+    }
+
+    /// How callers are asked for it.
+    pub(super) fn asks(&self) -> Asks<'_> {
+        let scheme = match &self.way {
+            Way::Jwt(_) => Scheme::Bearer,
+            Way::Certificate(_) => Scheme::ClientCertificate,
+            // What is looked for where tokens are is asked for as one is.
+            Way::ApiKey(_) if self.spec.sources == [TokenSource::Bearer] => Scheme::Bearer,
+            Way::ApiKey(_) => Scheme::ApiKey,
+            Way::Basic(_) => Scheme::Basic,
+        };
+        let realm = match &self.way {
+            Way::Basic(basic) => Some(basic.realm()),
+            Way::Jwt(_) | Way::Certificate(_) | Way::ApiKey(_) => None,
+        };
+        Asks { scheme, realm, resource_metadata: self.spec.resource_metadata.as_deref() }
+    }
+
+    /// What a refusal is called in logs, metrics and answers.
+    pub(super) fn reason(&self, refused: Refused) -> Reason {
+        let is_token = matches!(self.way, Way::Jwt(_));
+        match refused {
+            Refused::Missing => Reason::NoCredentials,
+            Refused::Invalid(_) | Refused::UnknownKey { .. } if is_token => Reason::InvalidToken,
+            Refused::Invalid(_) | Refused::UnknownKey { .. } => Reason::InvalidCredentials,
+            Refused::Expired if is_token => Reason::TokenExpired,
+            Refused::Expired => Reason::CredentialsExpired,
+            Refused::Unavailable => Reason::AuthUnavailable,
+        }
     }
 }

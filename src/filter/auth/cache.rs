@@ -16,8 +16,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
-use super::Refused;
-use super::verify::Lifetime;
+use super::lifetime::Lifetime;
+use super::{Claims, Refused};
 use crate::filter::prehashed::Prehashed;
 
 /// Locks, so that threads seldom wait for each other.
@@ -40,6 +40,15 @@ impl Fingerprint {
         Self(bytes)
     }
 
+    /// What stands for credentials, made by other means.
+    pub(super) fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    pub(super) fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Other bits than the table uses, or each shard's table would cluster.
     fn shard(self, shards: usize) -> usize {
         usize::from(self.0[31]) % shards
@@ -58,7 +67,7 @@ impl std::hash::Hash for Fingerprint {
 struct Entry {
     generation: u64,
     lifetime: Lifetime,
-    claims: Arc<Map<String, Value>>,
+    claims: Claims,
     weight: usize,
 }
 
@@ -105,7 +114,7 @@ impl Cache {
         token: Fingerprint,
         generation: u64,
         wall: SystemTime,
-    ) -> Option<Result<Arc<Map<String, Value>>, Refused>> {
+    ) -> Option<Result<Claims, Refused>> {
         let mut shard = self.shard(token).lock();
         if let Some(entry) = shard.young.get(&token) {
             return (entry.generation == generation).then(|| entry.answer(wall));
@@ -120,13 +129,7 @@ impl Cache {
     }
 
     /// Remembers a token that has just been verified in full.
-    pub(super) fn remember(
-        &self,
-        token: Fingerprint,
-        generation: u64,
-        lifetime: Lifetime,
-        claims: &Arc<Map<String, Value>>,
-    ) {
+    pub(super) fn remember(&self, token: Fingerprint, generation: u64, lifetime: Lifetime, claims: &Claims) {
         let weight = ENTRY_BYTES + weight(claims);
         if weight > self.half.bytes {
             return;
@@ -160,7 +163,7 @@ impl Shard {
 }
 
 impl Entry {
-    fn answer(&self, wall: SystemTime) -> Result<Arc<Map<String, Value>>, Refused> {
+    fn answer(&self, wall: SystemTime) -> Result<Claims, Refused> {
         self.lifetime.check(wall).map(|()| Arc::clone(&self.claims))
     }
 }
@@ -196,7 +199,7 @@ mod tests {
         UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
-    fn claims(value: Value) -> Arc<Map<String, Value>> {
+    fn claims(value: Value) -> Claims {
         let Value::Object(claims) = value else { unreachable!("an object was written") };
         Arc::new(claims)
     }
@@ -229,14 +232,14 @@ mod tests {
         let cache = Cache::of(4, Half { entries: 4, bytes: 32 * 1024 });
         for index in 0..100 * entries {
             let claims = claims(json!({"sub": "x".repeat(index * 7919 % 30_000)}));
-            cache.remember(Fingerprint::of(&index.to_string()), 1, Lifetime::between(0, 10), &claims);
+            cache.remember(Fingerprint::of(&index.to_string()), 1, Lifetime::new(0, 10), &claims);
             assert!(cache.len() <= entries && bytes(&cache) <= most, "{} {}", cache.len(), bytes(&cache));
         }
         for _ in 0..3 {
             // The same ones again and again: each is counted once, and most are there.
             for index in 0..entries / 2 {
                 let claims = claims(json!({"sub": index}));
-                cache.remember(Fingerprint::of(&index.to_string()), 1, Lifetime::between(0, 10), &claims);
+                cache.remember(Fingerprint::of(&index.to_string()), 1, Lifetime::new(0, 10), &claims);
                 assert!(bytes(&cache) <= most);
             }
         }
@@ -249,9 +252,9 @@ mod tests {
     fn a_token_that_weighs_too_much_is_not_remembered() {
         let cache = Cache::of(1, Half { entries: 4, bytes: 1000 });
         let token = Fingerprint::of("a");
-        cache.remember(token, 1, Lifetime::between(0, 10), &claims(json!({"list": vec![0; 100]})));
+        cache.remember(token, 1, Lifetime::new(0, 10), &claims(json!({"list": vec![0; 100]})));
         assert_eq!(cache.len(), 0, "201 bytes of JSON, but three thousand of memory");
-        cache.remember(token, 1, Lifetime::between(0, 10), &claims(json!({"list": [0]})));
+        cache.remember(token, 1, Lifetime::new(0, 10), &claims(json!({"list": [0]})));
         assert_eq!(cache.len(), 1);
     }
 
@@ -259,7 +262,7 @@ mod tests {
     fn a_token_in_use_outlives_those_that_are_not() {
         let cache = Cache::of(2, Half { entries: 8, bytes: MAX_BYTES });
         let remember = |token: &str| {
-            cache.remember(Fingerprint::of(token), 1, Lifetime::between(0, 10), &claims(json!({"sub": token})));
+            cache.remember(Fingerprint::of(token), 1, Lifetime::new(0, 10), &claims(json!({"sub": token})));
         };
         remember("used");
         remember("idle");
@@ -295,7 +298,7 @@ mod tests {
                     Step::Remember { token, generation, begins, ends } => {
                         let name = format!("token {token}");
                         let claims = claims(json!({"sub": name, "generation": generation}));
-                        cache.remember(Fingerprint::of(&name), generation, Lifetime::between(begins, ends), &claims);
+                        cache.remember(Fingerprint::of(&name), generation, Lifetime::new(begins, ends), &claims);
                         last.insert(token, (generation, begins, ends));
                     }
                     Step::Find { token, generation, now } => {

@@ -1,65 +1,182 @@
-//! Refusals as RFC 6750 section 3 writes them.
+//! Refusals as RFC 6750 section 3 writes them, and RFC 9110 section 11.6.1 where several ways of knowing would do.
 //!
 //! They never say which key, claim or rule was missed: that is for the log of the operator, not for whoever is trying.
+
+use std::borrow::Cow;
 
 use http::HeaderValue;
 use http::header::WWW_AUTHENTICATE;
 
 use crate::http::{Reason, Reply};
 
-const REALM: &str = "Bearer realm=\"tollgate\"";
+/// How a way of knowing is asked for, by the name of its authentication scheme.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scheme {
+    /// RFC 6750
+    Bearer,
+    /// RFC 7617
+    Basic,
+    /// Registered nowhere, but a refusal must name what it misses
+    ClientCertificate,
+    /// Registered nowhere either
+    ApiKey,
+}
+
+impl Scheme {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bearer => "Bearer",
+            Self::Basic => "Basic",
+            Self::ClientCertificate => "ClientCertificate",
+            Self::ApiKey => "ApiKey",
+        }
+    }
+
+    /// What it asks for, in a sentence.
+    fn needs(self) -> &'static str {
+        match self {
+            Self::Bearer => "a Bearer token",
+            Self::Basic => "a user name and a password",
+            Self::ClientCertificate => "a client certificate",
+            Self::ApiKey => "an API key",
+        }
+    }
+}
+
+/// What one way of knowing of a route is asked for with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asks<'a> {
+    pub(super) scheme: Scheme,
+    /// What it is for, if that was chosen; visible ASCII without quotes
+    pub(super) realm: Option<&'a str>,
+    /// Where a client finds out whom to ask for a token (RFC 9728 section 5.1)
+    pub(super) resource_metadata: Option<&'a str>,
+}
 
 /// The challenges of one route.
 #[derive(Debug)]
 pub(super) struct Challenges {
-    /// The only one that depends on the route
+    /// In the order of the route
+    members: Vec<Member>,
+    /// What a request without anything is told
+    missing: Cow<'static, str>,
+}
+
+#[derive(Debug)]
+struct Member {
+    scheme: Scheme,
+    plain: HeaderValue,
+    /// An earlier member asks for the same in the same words
+    repeated: bool,
+    /// `None` where the scheme has no errors
+    errors: Option<Errors>,
+}
+
+#[derive(Debug)]
+struct Errors {
+    invalid: HeaderValue,
+    expired: HeaderValue,
+    several: HeaderValue,
     insufficient: HeaderValue,
 }
 
+const INVALID: &str = "The token is not valid here";
+const EXPIRED: &str = "The token has expired";
+const SEVERAL: &str = "The request carries more than one token";
+
 impl Challenges {
     /// `scope` is what would be enough, empty when no scope would help.
-    pub(super) fn new(scope: &str) -> Self {
-        let scope = if scope.is_empty() { String::new() } else { format!(", scope=\"{scope}\"") };
-        let insufficient = format!("{REALM}, error=\"insufficient_scope\"{scope}");
-        let insufficient = HeaderValue::from_str(&insufficient).expect("scopes are visible ASCII");
-        Self { insufficient }
+    pub(super) fn new<'a>(asks: impl Iterator<Item = Asks<'a>>, scope: &str) -> Self {
+        let mut members: Vec<Member> = Vec::new();
+        let mut needs: Vec<&str> = Vec::new();
+        for asks in asks {
+            let member = Member::new(asks, scope);
+            if !needs.contains(&asks.scheme.needs()) {
+                needs.push(asks.scheme.needs());
+            }
+            let repeated = members.iter().any(|earlier| earlier.plain == member.plain);
+            members.push(Member { repeated, ..member });
+        }
+        Self { members, missing: format!("This needs {}.", needs.join(" or ")).into() }
     }
 
-    /// What a request that is refused for this reason is answered with.
-    pub(super) fn reply(&self, reason: Reason) -> Reply {
-        let (detail, challenge) = match reason {
-            Reason::NoCredentials => {
-                ("This needs a Bearer token.", Some(HeaderValue::from_static("Bearer realm=\"tollgate\"")))
+    /// What a request that this member has refused for this reason is answered with.
+    pub(super) fn reply(&self, reason: Reason, member: usize) -> Reply {
+        let errors = self.members.get(member).and_then(|member| member.errors.as_ref());
+        let reply = |detail: Cow<'static, str>| Reply::problem(reason, detail);
+        match reason {
+            Reason::NoCredentials => self.challenged(reply(self.missing.clone()), member, None),
+            Reason::MultipleCredentials => {
+                // It is not of one member alone.
+                let errors = self.members.iter().find_map(|member| member.errors.as_ref());
+                with(
+                    reply("The request carries more than one token or key.".into()),
+                    errors.map(|errors| &errors.several),
+                )
             }
-            Reason::MultipleCredentials => (
-                "The request carries more than one token.",
-                Some(HeaderValue::from_static(
-                    "Bearer realm=\"tollgate\", error=\"invalid_request\", \
-                     error_description=\"The request carries more than one token\"",
-                )),
-            ),
-            Reason::TokenExpired => (
-                "The token has expired.",
-                Some(HeaderValue::from_static(
-                    "Bearer realm=\"tollgate\", error=\"invalid_token\", error_description=\"The token has expired\"",
-                )),
-            ),
-            Reason::InsufficientScope => ("The token does not allow this.", Some(self.insufficient.clone())),
+            Reason::TokenExpired => {
+                self.challenged(reply("The token has expired.".into()), member, errors.map(|errors| &errors.expired))
+            }
+            Reason::InsufficientScope => {
+                with(reply("The caller may not do this.".into()), errors.map(|errors| &errors.insufficient))
+            }
             // Not the caller's fault, so nothing the caller could present instead.
-            Reason::AuthUnavailable => ("The keys that verify tokens are not available yet. Try again later.", None),
-            _ => (
-                "The token is not valid here.",
-                Some(HeaderValue::from_static(
-                    "Bearer realm=\"tollgate\", error=\"invalid_token\", \
-                     error_description=\"The token is not valid here\"",
-                )),
+            Reason::AuthUnavailable => reply("Callers cannot be verified at the moment. Try again later.".into()),
+            Reason::CredentialsExpired => self.challenged(reply("The credentials have expired.".into()), member, None),
+            Reason::InvalidCredentials => {
+                self.challenged(reply("The credentials are not valid here.".into()), member, None)
+            }
+            _ => self.challenged(
+                reply("The token is not valid here.".into()),
+                member,
+                errors.map(|errors| &errors.invalid),
             ),
-        };
-        let reply = Reply::problem(reason, detail);
-        match challenge {
-            Some(challenge) => reply.header(WWW_AUTHENTICATE, challenge),
-            None => reply,
         }
+    }
+
+    /// With what this member says of its error, or else asks for, and what the others ask for.
+    fn challenged(&self, reply: Reply, member: usize, error: Option<&HeaderValue>) -> Reply {
+        let own = error.or_else(|| self.members.get(member).map(|member| &member.plain));
+        let scheme = self.members.get(member).map(|member| member.scheme);
+        let others = self.members.iter().filter(|other| !other.repeated && Some(other.scheme) != scheme);
+        own.into_iter().chain(others.map(|other| &other.plain)).fold(reply, |reply, value| with(reply, Some(value)))
+    }
+}
+
+impl Member {
+    fn new(asks: Asks<'_>, scope: &str) -> Self {
+        let metadata = match asks.resource_metadata {
+            Some(url) => format!(", resource_metadata=\"{url}\""),
+            None => String::new(),
+        };
+        let realm = asks.realm.unwrap_or("tollgate");
+        let value = |parameters: &str| {
+            let text = format!("{} realm=\"{realm}\"{parameters}{metadata}", asks.scheme.name());
+            HeaderValue::from_str(&text).expect("scopes and addresses are visible ASCII")
+        };
+        let error =
+            |code: &str, description: &str| value(&format!(", error=\"{code}\", error_description=\"{description}\""));
+        let scope = if scope.is_empty() { String::new() } else { format!(", scope=\"{scope}\"") };
+        let errors = || Errors {
+            invalid: error("invalid_token", INVALID),
+            expired: error("invalid_token", EXPIRED),
+            several: error("invalid_request", SEVERAL),
+            insufficient: value(&format!(", error=\"insufficient_scope\"{scope}")),
+        };
+        Self {
+            scheme: asks.scheme,
+            // Said where a browser would otherwise send what is not ASCII in an encoding of its own.
+            plain: value(if asks.scheme == Scheme::Basic { ", charset=\"UTF-8\"" } else { "" }),
+            repeated: false,
+            errors: (asks.scheme == Scheme::Bearer).then(errors),
+        }
+    }
+}
+
+fn with(reply: Reply, challenge: Option<&HeaderValue>) -> Reply {
+    match challenge {
+        Some(challenge) => reply.header(WWW_AUTHENTICATE, challenge.clone()),
+        None => reply,
     }
 }
 
@@ -67,11 +184,18 @@ impl Challenges {
 mod tests {
     use super::*;
 
-    fn challenge(scope: &str, reason: Reason) -> (u16, Option<String>) {
-        let reply = Challenges::new(scope).reply(reason);
+    fn bearer(resource_metadata: Option<&str>) -> Asks<'_> {
+        Asks { scheme: Scheme::Bearer, realm: None, resource_metadata }
+    }
+
+    const CERTIFICATE: Asks<'static> = Asks { scheme: Scheme::ClientCertificate, realm: None, resource_metadata: None };
+    const BASIC: Asks<'static> = Asks { scheme: Scheme::Basic, realm: Some("a shop"), resource_metadata: None };
+
+    fn challenges(asks: &[Asks<'_>], scope: &str, reason: Reason, member: usize) -> (u16, Vec<String>) {
+        let reply = Challenges::new(asks.iter().copied(), scope).reply(reason, member);
         assert_eq!(reply.reason, reason);
-        let challenge = reply.headers.iter().find(|(name, _)| *name == WWW_AUTHENTICATE);
-        (reply.status.as_u16(), challenge.map(|(_, value)| value.to_str().expect("ASCII").to_owned()))
+        let challenges = reply.headers.iter().filter(|(name, _)| *name == WWW_AUTHENTICATE);
+        (reply.status.as_u16(), challenges.map(|(_, value)| value.to_str().expect("ASCII").to_owned()).collect())
     }
 
     #[test]
@@ -104,13 +228,45 @@ mod tests {
             ),
             (Reason::AuthUnavailable, 503, None),
         ] {
-            assert_eq!(challenge("a b", reason), (status, expected.map(str::to_owned)));
+            let expected = expected.map(str::to_owned).into_iter().collect();
+            assert_eq!(challenges(&[bearer(None)], "a b", reason, 0), (status, expected));
         }
     }
 
     #[test]
     fn where_no_scope_would_help_none_is_named() {
         let expected = r#"Bearer realm="tollgate", error="insufficient_scope""#;
-        assert_eq!(challenge("", Reason::InsufficientScope), (403, Some(expected.to_owned())));
+        assert_eq!(challenges(&[bearer(None)], "", Reason::InsufficientScope, 0), (403, vec![expected.to_owned()]));
+    }
+
+    #[test]
+    fn every_challenge_of_a_token_says_where_to_find_out_more() {
+        let asks = [bearer(Some("https://api.example/.well-known/oauth-protected-resource"))];
+        for reason in [Reason::NoCredentials, Reason::InvalidToken, Reason::TokenExpired, Reason::InsufficientScope] {
+            let (_, challenges) = challenges(&asks, "", reason, 0);
+            let expected = r#", resource_metadata="https://api.example/.well-known/oauth-protected-resource""#;
+            assert!(challenges[0].ends_with(expected), "{challenges:?}");
+        }
+    }
+
+    #[test]
+    fn all_ways_are_asked_for_once_and_the_one_that_refused_comes_first() {
+        let asks = [bearer(None), bearer(None), CERTIFICATE];
+        let (plain, certificate) = (r#"Bearer realm="tollgate""#, r#"ClientCertificate realm="tollgate""#);
+        assert_eq!(challenges(&asks, "", Reason::NoCredentials, 0).1, [plain, certificate]);
+        assert_eq!(challenges(&asks, "", Reason::InvalidCredentials, 2).1, [certificate, plain]);
+        let (_, refused) = challenges(&asks, "", Reason::InvalidToken, 1);
+        assert!(refused.len() == 2 && refused[0].contains("invalid_token") && refused[1] == certificate, "{refused:?}");
+        assert_eq!(challenges(&asks, "", Reason::InsufficientScope, 2), (403, Vec::new()));
+    }
+
+    #[test]
+    fn a_password_is_asked_for_with_its_realm_and_in_utf_8() {
+        let basic = r#"Basic realm="a shop", charset="UTF-8""#;
+        for reason in [Reason::NoCredentials, Reason::InvalidCredentials] {
+            assert_eq!(challenges(&[BASIC], "", reason, 0), (401, vec![basic.to_owned()]));
+        }
+        assert_eq!(challenges(&[BASIC], "a", Reason::InsufficientScope, 0), (403, Vec::new()));
+        assert_eq!(challenges(&[BASIC], "", Reason::AuthUnavailable, 0), (503, Vec::new()));
     }
 }

@@ -3,34 +3,42 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::refresh::Outcome;
+use super::jwt::Outcome;
 use crate::config::Mode;
 use crate::http::Reason;
 
-/// Results of a decision, in the order they are counted: accepted, refused, and what shadow mode let through.
-const RESULTS: [&str; 13] = [
+/// Reasons a request is refused for.
+const REASONS: [Reason; 8] = [
+    Reason::NoCredentials,
+    Reason::MultipleCredentials,
+    Reason::InvalidToken,
+    Reason::TokenExpired,
+    Reason::InvalidCredentials,
+    Reason::CredentialsExpired,
+    Reason::InsufficientScope,
+    Reason::AuthUnavailable,
+];
+/// What came of a request, in the order it is counted: accepted, let in without a name, each refusal, and each that
+/// shadow mode let through.
+const RESULTS: [&str; 2 + 2 * REASONS.len()] = [
     "accepted",
+    "anonymous",
     "no_credentials",
     "multiple_credentials",
     "invalid_token",
     "token_expired",
+    "invalid_credentials",
+    "credentials_expired",
     "insufficient_scope",
     "auth_unavailable",
     "shadow_no_credentials",
     "shadow_multiple_credentials",
     "shadow_invalid_token",
     "shadow_token_expired",
+    "shadow_invalid_credentials",
+    "shadow_credentials_expired",
     "shadow_insufficient_scope",
     "shadow_auth_unavailable",
-];
-/// Reasons a request is refused for.
-const REASONS: [Reason; 6] = [
-    Reason::NoCredentials,
-    Reason::MultipleCredentials,
-    Reason::InvalidToken,
-    Reason::TokenExpired,
-    Reason::InsufficientScope,
-    Reason::AuthUnavailable,
 ];
 
 /// Running counts, shared by the successive versions of one `auth`.
@@ -41,7 +49,7 @@ pub(super) struct Counters {
 }
 
 /// A moment's counts. They only grow, over reloads too.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Requests by result, for `tollgate_auth_decisions_total{auth,result}`
     pub decisions: Vec<(&'static str, u64)>,
@@ -49,10 +57,10 @@ pub struct Counts {
     pub refreshes: Vec<(&'static str, u64)>,
     /// Since keys were last fetched, for `tollgate_jwks_age_seconds{auth}`; `None` before the first, and where none are
     pub jwks_age: Option<Duration>,
-    /// Keys in use
-    pub keys: usize,
-    /// Tokens remembered
-    pub remembered: usize,
+    /// Keys in use; `None` where there are none to have
+    pub keys: Option<usize>,
+    /// Credentials remembered; `None` where none are
+    pub remembered: Option<usize>,
 }
 
 impl Counters {
@@ -60,11 +68,15 @@ impl Counters {
         self.decisions[0].fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(super) fn anonymous(&self) {
+        self.decisions[1].fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn refused(&self, reason: Reason, mode: Mode) {
         let Some(index) = REASONS.iter().position(|known| *known == reason) else { return };
         let first = match mode {
-            Mode::Enforce => 1,
-            Mode::Shadow => 1 + REASONS.len(),
+            Mode::Enforce => 2,
+            Mode::Shadow => 2 + REASONS.len(),
         };
         self.decisions[first + index].fetch_add(1, Ordering::Relaxed);
     }

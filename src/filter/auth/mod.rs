@@ -1,34 +1,35 @@
-//! How we know who calls: JSON Web Tokens (RFC 7519, read as RFC 8725 says), sent as RFC 6750 says.
+//! How we know who calls.
 //!
-//! An [`Authenticator`] is one `[auth.NAME]`, shared by every route that names it: its keys, its rules and the tokens it
-//! remembers. A [`RouteAuth`] is what one route asks of its callers. In the order of a request: the token is found
-//! (`carrier`), perhaps remembered (`cache`), else taken apart strictly (`token`) and verified (`verify`) with a key
-//! (`keyring`); then the route's `require` is evaluated, and a refusal becomes a challenge.
-//!
-//! What is refused is refused in one place each: the shape of a token in `token`, keys in `key`, `jwk` and `pem`, claims
-//! in `verify`.
+//! An [`Authenticator`] is one `[auth.NAME]`, shared by every route that names it: what it knows, and what it remembers.
+//! A [`RouteAuth`] is what one route asks of its callers. In the order of a request: the credentials are found
+//! (`carrier`), each way of knowing that the route names is asked about them in turn, then the route's `require` is
+//! evaluated, and a refusal becomes a challenge.
 
+mod api_key;
 mod authenticator;
+mod basic;
 mod cache;
+mod call;
 mod carrier;
+mod certificate;
 mod challenge;
 mod counters;
-mod json;
-mod jwk;
-mod key;
-mod keyring;
-mod pem;
-mod refresh;
-mod remote;
+mod inherited;
+mod inspection;
+mod jwt;
+mod lifetime;
 mod require;
 mod route;
-mod token;
-mod verify;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
+pub use self::api_key::KeyText;
 pub use self::authenticator::Authenticator;
+pub use self::basic::Credentials as BasicCredentials;
 pub use self::carrier::{without_cookie, without_query};
 pub use self::counters::Counts;
 pub use self::route::RouteAuth;
@@ -36,16 +37,24 @@ pub use self::route::RouteAuth;
 /// Work to be done in the background.
 pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Why a token is not accepted.
+/// What is known of a caller.
+type Claims = Arc<Map<String, Value>>;
+
+/// Why credentials are not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refused {
+    /// There is nothing to be known by
+    Missing,
     /// Never valid here; the operator may know why, the client may not
     Invalid(&'static str),
-    /// It names a key that is not in the set, perhaps not yet
-    UnknownKey,
+    /// They name a key that is not in this generation of keys, perhaps not yet
+    UnknownKey {
+        /// Of the keys that were looked through
+        generation: u64,
+    },
     /// Valid once
     Expired,
-    /// There are no keys yet that could tell
+    /// There is nothing yet that could tell
     Unavailable,
 }
 

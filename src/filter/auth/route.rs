@@ -6,14 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde_json::{Map, Value};
-
-use super::cache::Fingerprint;
+use super::call::{Call, Presented};
 use super::carrier::{self, Carried};
 use super::challenge::Challenges;
 use super::require::Requirement;
-use super::token::Token;
-use super::{Authenticator, Refused};
+use super::{Authenticator, Claims, Refused};
 use crate::config::{AuthChoice, Mode, Name, Problem, TokenSource};
 use crate::filter::Identity;
 use crate::http::{Reason, Reply, Request};
@@ -30,6 +27,8 @@ pub struct RouteAuth {
     sources: Vec<TokenSource>,
     require: Requirement,
     challenges: Challenges,
+    /// Whoever presents nothing may pass, as nobody
+    anonymous: bool,
     mode: Mode,
     /// When shadow mode was last warned about, in seconds since 1970
     warned: AtomicU64,
@@ -40,15 +39,21 @@ struct Member {
     authenticator: Arc<Authenticator>,
     /// Which of the route's sources are its own
     looks_in: Vec<bool>,
+    /// Earlier members that could accept the same credentials
+    rivals: Vec<usize>,
 }
 
-/// What a request presents, and when.
-#[derive(Clone, Copy, Debug)]
-struct Presented {
-    fingerprint: Fingerprint,
-    /// Which of the route's sources it came from
-    source: usize,
-    wall: SystemTime,
+impl Member {
+    /// It knows its callers by something else than what a request carries.
+    fn carries_nothing(&self) -> bool {
+        self.authenticator.spec().sources.is_empty()
+    }
+}
+
+/// Who is believed to call, and by which member.
+struct Accepted {
+    identity: Identity,
+    member: usize,
 }
 
 /// A refusal, and by which member.
@@ -68,7 +73,7 @@ impl RouteAuth {
         mode: Mode,
         authenticators: &BTreeMap<Name, Arc<Authenticator>>,
     ) -> Result<Option<Self>, Problem> {
-        let AuthChoice::AnyOf { names, require } = choice else { return Ok(None) };
+        let AuthChoice::AnyOf { names, anonymous, require } = choice else { return Ok(None) };
         let named = names.iter().map(|name| {
             let found = authenticators.get(name).map(Arc::clone);
             found.ok_or_else(|| Problem::new("auth", format!("nothing has the name \"{name}\"")))
@@ -78,37 +83,48 @@ impl RouteAuth {
             return Err(Problem::new("auth", "the list is empty: name an auth, or write \"none\""));
         }
         let mut sources: Vec<TokenSource> = Vec::new();
-        for source in named.iter().flat_map(|authenticator| &authenticator.spec().token_from) {
+        for source in named.iter().flat_map(|authenticator| &authenticator.spec().sources) {
             if !sources.contains(source) {
                 sources.push(source.clone());
             }
         }
-        let members = named.into_iter().map(|authenticator| {
-            let looks_in = sources.iter().map(|source| authenticator.spec().token_from.contains(source)).collect();
-            Member { authenticator, looks_in }
+        let members = named.iter().enumerate().map(|(index, authenticator)| Member {
+            looks_in: sources.iter().map(|source| authenticator.spec().sources.contains(source)).collect(),
+            rivals: (0..index).filter(|earlier| authenticator.rivals(&named[*earlier])).collect(),
+            authenticator: Arc::clone(authenticator),
         });
+        let members = members.collect();
         let require = Requirement::build(require)?;
         Ok(Some(Self {
-            members: members.collect(),
-            challenges: Challenges::new(&require.sufficient_scope()),
+            members,
+            challenges: Challenges::new(named.iter().map(|named| named.asks()), &require.sufficient_scope()),
             sources,
             require,
+            anonymous: *anonymous,
             mode,
             warned: AtomicU64::new(0),
         }))
     }
 
+    pub(super) fn requirement(&self) -> &Requirement {
+        &self.require
+    }
+
     /// Whether the caller may go on, and as whom. In shadow mode everybody may, but only as who they prove to be.
     pub async fn on_request(&self, request: &Request<'_>, wall: SystemTime) -> ControlFlow<Reply, Option<Identity>> {
         match self.decide(request, wall).await {
-            Ok((identity, member)) => {
+            Ok(Accepted { identity, member }) => {
                 self.members[member].authenticator.counters().accepted();
                 ControlFlow::Continue(Some(identity))
+            }
+            Err(Refusal { reason: Reason::NoCredentials, member }) if self.anonymous => {
+                self.members[member].authenticator.counters().anonymous();
+                ControlFlow::Continue(None)
             }
             Err(Refusal { reason, member }) => {
                 self.members[member].authenticator.counters().refused(reason, self.mode);
                 match self.mode {
-                    Mode::Enforce => ControlFlow::Break(self.challenges.reply(reason)),
+                    Mode::Enforce => ControlFlow::Break(self.challenges.reply(reason, member)),
                     Mode::Shadow => {
                         self.warn(request.route, reason, wall);
                         ControlFlow::Continue(None)
@@ -118,95 +134,89 @@ impl RouteAuth {
         }
     }
 
-    /// A remembered token comes to its end before the first `await`.
-    async fn decide(&self, request: &Request<'_>, wall: SystemTime) -> Result<(Identity, usize), Refusal> {
-        let (text, source) = match carrier::find(request, &self.sources) {
-            Carried::One { token, source } => (token, source),
-            Carried::Nothing => return Err(Refusal { reason: Reason::NoCredentials, member: 0 }),
+    /// What is known at once comes to its end before the first `await`.
+    async fn decide(&self, request: &Request<'_>, wall: SystemTime) -> Result<Accepted, Refusal> {
+        let carried = carrier::find(request, &self.sources);
+        let presented = match &carried {
+            Carried::One { token, source } => Some(Presented::new(token, *source)),
+            Carried::Nothing => None,
             Carried::Several => return Err(Refusal { reason: Reason::MultipleCredentials, member: 0 }),
         };
-        let presented = Presented { fingerprint: Fingerprint::of(&text), source, wall };
-        let mut refusals = Refusals::default();
-        let mut fresh = Vec::new();
-        for (index, member) in self.members.iter().enumerate().filter(|(_, member)| member.looks_in[source]) {
-            match member.authenticator.recall(presented.fingerprint, wall) {
-                Some(Ok(claims)) => match self.admit(index, claims, source) {
-                    Ok(identity) => return Ok((identity, index)),
-                    Err(reason) => refusals.add(reason, index),
-                },
-                Some(Err(refused)) => refusals.add(reason(refused), index),
-                None => fresh.push(index),
-            }
-        }
-        let Some(first) = fresh.first() else { return Err(refusals.answer()) };
-        match Token::parse(&text) {
-            Ok(token) => self.verify(&token, presented, &fresh, refusals).await,
-            Err(why) => {
-                log::debug!("route {}: not a token: {why}", request.route);
-                refusals.add(Reason::InvalidToken, *first);
-                Err(refusals.answer())
-            }
+        let call = Call { request, presented, wall };
+        match self.recall(&call) {
+            Some(verdict) => verdict,
+            // Seldom needed, so its state is not a part of every request's.
+            None => Box::pin(self.ask(&call)).await,
         }
     }
 
-    /// A token that `members` do not remember. Only when none of them accepts it, newer keys are looked for.
-    async fn verify(
-        &self,
-        token: &Token<'_>,
-        presented: Presented,
-        members: &[usize],
-        mut refusals: Refusals,
-    ) -> Result<(Identity, usize), Refusal> {
+    /// Those who know what to make of the call, in the order of the route.
+    fn concerned(&self, call: &Call<'_>) -> impl Iterator<Item = (usize, &Member)> {
+        let source = call.presented.as_ref().map(Presented::source);
+        let all = self.members.iter().enumerate();
+        all.filter(move |(_, member)| member.carries_nothing() || source.is_some_and(|source| member.looks_in[source]))
+    }
+
+    /// The verdict as far as it can be given without waiting; `None` when somebody has to be asked.
+    fn recall(&self, call: &Call<'_>) -> Option<Result<Accepted, Refusal>> {
+        let mut refusals = Refusals::default();
+        let mut silent: u32 = 0;
+        for (index, member) in self.concerned(call) {
+            match member.authenticator.recall(call) {
+                Some(verdict) => match self.conclude(verdict, index, call) {
+                    // Somebody named earlier may know the caller as another.
+                    Ok(_) if member.rivals.iter().any(|rival| silent & 1 << rival != 0) => return None,
+                    Ok(accepted) => return Some(Ok(accepted)),
+                    Err(refusal) => refusals.add(refusal),
+                },
+                None => silent |= 1 << index,
+            }
+        }
+        (silent == 0).then(|| Err(refusals.answer()))
+    }
+
+    /// Asks one after the other. Only when none of them accepts, newer keys are looked for.
+    async fn ask(&self, call: &Call<'_>) -> Result<Accepted, Refusal> {
+        let mut refusals = Refusals::default();
         let mut unknown = Vec::new();
-        for &index in members {
-            let (generation, verdict) = self.ask(index, token, presented);
-            if verdict == Err(Refused::UnknownKey) {
+        for (index, member) in self.concerned(call) {
+            let verdict = match member.authenticator.recall(call) {
+                Some(verdict) => verdict,
+                None => member.authenticator.ask(call).await,
+            };
+            if let Err(Refused::UnknownKey { generation }) = verdict {
                 unknown.push((index, generation));
             }
-            match self.conclude(verdict, index, token, presented.source) {
-                Ok(identity) => return Ok((identity, index)),
-                Err(reason) => refusals.add(reason, index),
+            match self.conclude(verdict, index, call) {
+                Ok(accepted) => return Ok(accepted),
+                Err(refusal) => refusals.add(refusal),
             }
         }
         for (index, generation) in unknown {
-            if !self.members[index].authenticator.newer_keys(generation).await {
-                continue;
-            }
-            let (_, verdict) = self.ask(index, token, presented);
-            match self.conclude(verdict, index, token, presented.source) {
-                Ok(identity) => return Ok((identity, index)),
-                Err(reason) => refusals.add(reason, index),
+            let authenticator = &self.members[index].authenticator;
+            let Some(verdict) = authenticator.ask_again(call, generation).await else { continue };
+            match self.conclude(verdict, index, call) {
+                Ok(accepted) => return Ok(accepted),
+                Err(refusal) => refusals.add(refusal),
             }
         }
         Err(refusals.answer())
     }
 
-    fn ask(&self, index: usize, token: &Token<'_>, presented: Presented) -> (u64, Result<(), Refused>) {
-        let authenticator = &self.members[index].authenticator;
-        let (generation, verdict) = authenticator.verify(token, presented.fingerprint, presented.wall);
-        if let Err(Refused::Invalid(why)) = verdict {
-            log::debug!("auth {}: a token is refused: {why}", authenticator.name());
-        }
-        (generation, verdict)
-    }
-
-    fn conclude(
-        &self,
-        verdict: Result<(), Refused>,
-        index: usize,
-        token: &Token<'_>,
-        source: usize,
-    ) -> Result<Identity, Reason> {
-        verdict.map_err(reason)?;
-        self.admit(index, Arc::clone(&token.claims), source)
-    }
-
-    /// A token that is valid: is it also enough for this route?
-    fn admit(&self, index: usize, claims: Arc<Map<String, Value>>, source: usize) -> Result<Identity, Reason> {
-        let authenticator = &self.members[index].authenticator;
-        let carried_by = authenticator.carried_by(&self.sources[source]);
+    /// A caller who is known: is that also enough for this route?
+    fn conclude(&self, verdict: Result<Claims, Refused>, index: usize, call: &Call<'_>) -> Result<Accepted, Refusal> {
+        let member = &self.members[index];
+        let authenticator = &member.authenticator;
+        let claims = verdict.map_err(|refused| Refusal { reason: authenticator.reason(refused), member: index })?;
+        let source = call.presented.as_ref().map(Presented::source);
+        let is_removed = !member.carries_nothing() && !authenticator.spec().forward_token;
+        let carried_by = source.filter(|_| is_removed).map(|source| self.sources[source].clone());
         let identity = Identity { auth: Arc::clone(authenticator.name()), claims, carried_by };
-        if self.require.is_met_by(&identity) { Ok(identity) } else { Err(Reason::InsufficientScope) }
+        if self.require.is_met_by(&identity) {
+            Ok(Accepted { identity, member: index })
+        } else {
+            Err(Refusal { reason: Reason::InsufficientScope, member: index })
+        }
     }
 
     fn warn(&self, route: &str, reason: Reason, wall: SystemTime) {
@@ -222,36 +232,30 @@ impl RouteAuth {
     }
 }
 
-fn reason(refused: Refused) -> Reason {
-    match refused {
-        Refused::Invalid(_) | Refused::UnknownKey => Reason::InvalidToken,
-        Refused::Expired => Reason::TokenExpired,
-        Refused::Unavailable => Reason::AuthUnavailable,
-    }
-}
-
 /// Refusals by several members; the one that tells the caller most is the answer.
 #[derive(Debug, Default)]
 struct Refusals(Option<Refusal>);
 
 impl Refusals {
-    fn add(&mut self, reason: Reason, member: usize) {
-        if self.0.is_none_or(|known| telling(reason) > telling(known.reason)) {
-            self.0 = Some(Refusal { reason, member });
+    fn add(&mut self, refusal: Refusal) {
+        if self.0.is_none_or(|known| telling(refusal.reason) > telling(known.reason)) {
+            self.0 = Some(refusal);
         }
     }
 
     fn answer(self) -> Refusal {
-        self.0.unwrap_or(Refusal { reason: Reason::InvalidToken, member: 0 })
+        self.0.unwrap_or(Refusal { reason: Reason::NoCredentials, member: 0 })
     }
 }
 
-/// Known but not allowed says more than known once, and that more than not knowing for want of keys.
+/// Known but not allowed says more than known once, that more than not knowing for want of somebody who could tell, and
+/// to have shown something more than to have shown nothing.
 fn telling(reason: Reason) -> u8 {
     match reason {
-        Reason::InsufficientScope => 3,
-        Reason::TokenExpired => 2,
-        Reason::AuthUnavailable => 1,
-        _ => 0,
+        Reason::InsufficientScope => 4,
+        Reason::TokenExpired | Reason::CredentialsExpired => 3,
+        Reason::AuthUnavailable => 2,
+        Reason::NoCredentials => 0,
+        _ => 1,
     }
 }

@@ -199,6 +199,16 @@ pub(crate) fn fetch_url(text: &str) -> Result<Uri, Complaint> {
     Ok(uri)
 }
 
+/// An address that clients are told: https, of visible ASCII without quotes, so that it fits into a challenge.
+pub(crate) fn public_url(text: &str) -> Result<String, Complaint> {
+    let uri: Option<Uri> = text.parse().ok();
+    let is_public = uri.is_some_and(|uri| uri.scheme_str() == Some("https") && uri.host().is_some());
+    if is_public && text.bytes().all(|byte| matches!(byte, b'!'..=b'~') && !matches!(byte, b'"' | b'\\' | b'#')) {
+        return Ok(text.to_owned());
+    }
+    Err(Complaint::new("this is not an https address without a fragment, https://api.example.com/..."))
+}
+
 fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.to_canonical().is_loopback())

@@ -19,28 +19,38 @@ const MAX_CLAIMS: usize = 64;
 /// `auth`, as it is written.
 #[derive(Clone)]
 pub(crate) enum AuthNames {
-    /// `"none"`
+    /// `"none"` alone
     Open,
-    /// At least one name
-    AnyOf(Vec<Name>),
+    AnyOf {
+        /// At least one
+        names: Vec<Name>,
+        /// `"none"` stands at the end
+        anonymous: bool,
+    },
 }
 
-/// A name, any of several, or `"none"`.
+/// A name, any of several, or `"none"`, which may also end a list.
 pub(crate) fn auth_names(node: &Node<'_>, known: &Known<'_, '_>) -> Option<AuthNames> {
+    let is_none = |node: &Node<'_>| node.text().is_some_and(|text| text.as_str() == "none");
     if !node.is_list() {
-        return match node.text()?.as_str() {
-            "none" => Some(AuthNames::Open),
-            _ => known.auth.refer(node).map(|name| AuthNames::AnyOf(vec![name])),
-        };
+        if is_none(node) {
+            return Some(AuthNames::Open);
+        }
+        return known.auth.refer(node).map(|name| AuthNames::AnyOf { names: vec![name], anonymous: false });
     }
     let names = node.some(MAX_AUTH, "to let everybody in, write \"none\"", |item| {
-        if item.text()?.as_str() == "none" {
-            item.problem("\"none\" in a list is not implemented yet; alone it is written auth = \"none\"");
-            return None;
-        }
-        known.auth.refer(item)
-    });
-    names.map(AuthNames::AnyOf)
+        if is_none(item) { Some(None) } else { known.auth.refer(item).map(Some) }
+    })?;
+    let anonymous = names.last() == Some(&None);
+    let named: Vec<Name> = names.iter().flatten().cloned().collect();
+    if named.is_empty() {
+        return Some(AuthNames::Open);
+    }
+    if named.len() + usize::from(anonymous) < names.len() {
+        node.problem("\"none\" lets in whoever shows nothing: it comes last");
+        return None;
+    }
+    Some(AuthNames::AnyOf { names: named, anonymous })
 }
 
 /// What the route says, or what the defaults say; saying nothing is no decision.
@@ -68,7 +78,11 @@ pub(super) fn auth(table: &mut Table<'_>, names: Option<AuthNames>) -> Option<Au
             None
         }
         (AuthNames::Open, None) => Some(AuthChoice::Open),
-        (AuthNames::AnyOf(names), _) => Some(AuthChoice::AnyOf { names, require: require? }),
+        (AuthNames::AnyOf { anonymous: true, .. }, Some(node)) => {
+            node.problem_of_key("with \"none\" in auth whoever shows nothing may pass, so nothing can be required");
+            None
+        }
+        (AuthNames::AnyOf { names, anonymous }, _) => Some(AuthChoice::AnyOf { names, anonymous, require: require? }),
     }
 }
 
@@ -85,9 +99,10 @@ pub(super) fn auth_mode(table: &mut Table<'_>, is_open: bool) -> Option<Mode> {
 fn require(mut table: Table<'_>) -> Option<Require> {
     let scopes = table.or("scopes", Vec::new(), |node| node.distinct(MAX_SCOPES, scope));
     let any_scope = table.or("any_scope", Vec::new(), |node| node.distinct(MAX_SCOPES, scope));
-    let claims = table.or("claims", Vec::new(), |node| claims(&node.table()?));
+    let any = table.or("claims", Vec::new(), |node| claims(&node.table()?));
+    let all = table.or("all_claims", Vec::new(), |node| claims(&node.table()?));
     table.finish(&[]);
-    Some(Require { scopes: scopes?, any_scope: any_scope?, claims: claims? })
+    Some(Require { scopes: scopes?, any_scope: any_scope?, claims: any?, all_claims: all? })
 }
 
 /// A scope token (RFC 6749 section 3.3): what separates scopes cannot be in one.

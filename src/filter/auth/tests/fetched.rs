@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::issuer::{Answer, Issuer};
 use super::*;
-use crate::filter::auth::remote::Pace;
+use crate::filter::auth::jwt::Pace;
 
 /// As the usual one, but nothing happens on its own within a test, and nothing is asked twice.
 const SLOW: Pace = Pace {
@@ -58,7 +58,7 @@ impl Running {
 
 fn unstarted(issuer: &Issuer, pace: Pace) -> Arc<Authenticator> {
     let spec = spec(&[Algorithm::ES256], KeySource::JwksUrl(issuer.uri().clone()));
-    Arc::new(Authenticator::with_pace(&"corporate".into(), &config::Auth::Jwt(spec), pace).expect("built"))
+    Arc::new(Authenticator::with_pace(&"corporate".into(), &Spec::from(spec).auth(), pace).expect("built"))
 }
 
 fn set(keys: &[(&str, &Signer)]) -> Answer {
@@ -77,7 +77,7 @@ async fn keys_are_fetched_at_once_and_by_a_client_with_a_name() {
     let running = Running::settled(&issuer, SLOW).await;
     call("a", &key).accepted(&running.route).await;
     let counts = running.authenticator.counts();
-    assert_eq!((running.refreshes("success"), counts.keys), (1, 1));
+    assert_eq!((running.refreshes("success"), counts.keys), (1, Some(1)));
     assert!(counts.jwks_age.is_some());
     let head = issuer.heads().remove(0).to_ascii_lowercase();
     assert!(head.starts_with("get /jwks.json http/1.1\r\n"), "{head}");
@@ -124,7 +124,7 @@ async fn a_token_remembered_under_keys_that_are_gone_is_refused() {
     issuer.answer(set(&[("new", &new)]));
     call("new", &new).accepted(&running.route).await;
     assert_eq!(remembered.refused(&running.route).await, Reason::InvalidToken);
-    assert_eq!(running.authenticator.counts().remembered, 2, "both are there, only one is believed");
+    assert_eq!(running.authenticator.counts().remembered, Some(2), "both are there, only one is believed");
 }
 
 #[tokio::test]
@@ -137,7 +137,7 @@ async fn the_same_keys_again_forget_nothing() {
     assert_eq!(call("b", &key).refused(&running.route).await, Reason::InvalidToken);
     assert_eq!(running.refreshes("success"), 2);
     token.accepted(&running.route).await;
-    assert_eq!(running.authenticator.counts().remembered, 1);
+    assert_eq!(running.authenticator.counts().remembered, Some(1));
 }
 
 #[tokio::test]
@@ -242,7 +242,7 @@ async fn whatever_goes_wrong_the_last_good_keys_are_kept() {
         running.until(result, 1).await;
         call("a", &key).accepted(&running.route).await;
         let counts = running.authenticator.counts();
-        assert_eq!(counts.keys, 1);
+        assert_eq!(counts.keys, Some(1));
         assert!(counts.jwks_age.is_some(), "kept, and its age shown");
     }
 }
@@ -307,7 +307,7 @@ async fn a_later_version_has_the_keys_from_the_start_and_the_only_task() {
     let mut before = Running::settled(&issuer, SLOW).await;
     let changed =
         Jwt { leeway: Duration::from_secs(5), ..spec(&[Algorithm::ES256], KeySource::JwksUrl(issuer.uri().clone())) };
-    let after = Authenticator::with_pace(&"corporate".into(), &config::Auth::Jwt(changed), SLOW).expect("built");
+    let after = Authenticator::with_pace(&"corporate".into(), &Spec::from(changed).auth(), SLOW).expect("built");
     after.inherit(&before.authenticator);
     let after = Arc::new(after);
     let route = route_of(&[Arc::clone(&after)], Require::default(), Mode::Enforce);
@@ -341,6 +341,6 @@ async fn settling_is_waited_for_but_not_for_ever() {
     let began = Instant::now();
     let running = Running::settled(&issuer, Pace { settle, ..SLOW }).await;
     assert!((settle..Duration::from_secs(10)).contains(&began.elapsed()));
-    assert_eq!(running.authenticator.counts().keys, 0);
+    assert_eq!(running.authenticator.counts().keys, Some(0));
     build(shared()).settled().await;
 }

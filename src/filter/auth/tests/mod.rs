@@ -5,7 +5,6 @@ mod claims;
 mod fetched;
 mod issuer;
 mod route;
-mod vectors;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -24,7 +23,7 @@ use x509_parser::der_parser::der::parse_der;
 
 use super::{Authenticator, RouteAuth};
 use crate::config::{
-    self, Algorithm, AuthChoice, FileContent, Jwt, KeySource, Mode, Name, Require, Secret, TokenSource,
+    self, Algorithm, AuthChoice, AuthKind, FileContent, Jwt, KeySource, Mode, Name, Require, Secret, TokenSource,
 };
 use crate::filter::Identity;
 use crate::http::{Reason, Reply, Request};
@@ -160,8 +159,34 @@ fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
 }
 
-fn jwks(keys: &[Value]) -> String {
+pub(super) fn jwks(keys: &[Value]) -> String {
     json!({ "keys": keys }).to_string()
+}
+
+/// A provider as tests change it.
+#[derive(Clone)]
+pub(super) struct Spec {
+    jwt: Jwt,
+    token_from: Vec<TokenSource>,
+    forward_token: bool,
+}
+
+impl From<Jwt> for Spec {
+    fn from(jwt: Jwt) -> Self {
+        Self { jwt, token_from: vec![TokenSource::Bearer], forward_token: false }
+    }
+}
+
+impl Spec {
+    fn auth(self) -> config::Auth {
+        config::Auth {
+            kind: AuthKind::Jwt(self.jwt),
+            sources: self.token_from,
+            forward_token: self.forward_token,
+            identity_headers: Vec::new(),
+            resource_metadata: None,
+        }
+    }
 }
 
 fn spec(algorithms: &[Algorithm], keys: KeySource) -> Jwt {
@@ -171,52 +196,49 @@ fn spec(algorithms: &[Algorithm], keys: KeySource) -> Jwt {
         algorithms: algorithms.to_vec(),
         keys,
         leeway: Duration::from_secs(30),
-        token_from: vec![TokenSource::Bearer],
         required_claims: Vec::new(),
-        identity_headers: Vec::new(),
-        forward_token: false,
     }
 }
 
 /// A provider with one shared secret.
-fn shared() -> Jwt {
+pub(super) fn shared() -> Jwt {
     spec(&[Algorithm::HS256], KeySource::Secret(Secret::new(SECRET.as_slice())))
 }
 
-fn build(spec: Jwt) -> Arc<Authenticator> {
+fn build(spec: impl Into<Spec>) -> Arc<Authenticator> {
     named("corporate", spec)
 }
 
-fn named(name: &str, spec: Jwt) -> Arc<Authenticator> {
-    Arc::new(Authenticator::build(&name.into(), &config::Auth::Jwt(spec)).expect("built"))
+fn named(name: &str, spec: impl Into<Spec>) -> Arc<Authenticator> {
+    Arc::new(Authenticator::build(&name.into(), &spec.into().auth()).expect("built"))
 }
 
-fn problem(spec: Jwt) -> config::Problem {
-    Authenticator::build(&"corporate".into(), &config::Auth::Jwt(spec)).map(drop).expect_err("a problem")
+fn problem(spec: impl Into<Spec>) -> config::Problem {
+    Authenticator::build(&"corporate".into(), &spec.into().auth()).map(drop).expect_err("a problem")
 }
 
 fn route_of(authenticators: &[Arc<Authenticator>], require: Require, mode: Mode) -> RouteAuth {
     let names = authenticators.iter().map(|authenticator| authenticator.name().clone()).collect();
     let by_name: BTreeMap<Name, _> =
         authenticators.iter().map(|authenticator| (authenticator.name().clone(), Arc::clone(authenticator))).collect();
-    let choice = AuthChoice::AnyOf { names, require };
+    let choice = AuthChoice::AnyOf { names, anonymous: false, require };
     RouteAuth::build(&choice, mode, &by_name).expect("built").expect("not open")
 }
 
 /// A route with one provider that asks for nothing but a token.
-fn route(spec: Jwt) -> RouteAuth {
+pub(super) fn route(spec: impl Into<Spec>) -> RouteAuth {
     route_of(&[build(spec)], Require::default(), Mode::Enforce)
 }
 
 /// A request to be judged.
 #[derive(Default)]
-struct Call {
+pub(super) struct Call {
     headers: HeaderMap,
     query: Option<String>,
 }
 
 impl Call {
-    fn bearer(token: &str) -> Self {
+    pub(super) fn bearer(token: &str) -> Self {
         Self::default().header("authorization", &format!("Bearer {token}"))
     }
 
@@ -255,7 +277,7 @@ impl Call {
         self.judged(route).await.expect("accepted").expect("with an identity")
     }
 
-    async fn refused(&self, route: &RouteAuth) -> Reason {
+    pub(super) async fn refused(&self, route: &RouteAuth) -> Reason {
         self.judged(route).await.map(|_| ()).expect_err("refused").reason
     }
 }

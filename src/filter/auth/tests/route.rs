@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn sources(sources: &[TokenSource]) -> Jwt {
-    Jwt { token_from: sources.to_vec(), ..shared() }
+fn sources(sources: &[TokenSource]) -> Spec {
+    Spec { token_from: sources.to_vec(), ..shared().into() }
 }
 
 fn good() -> String {
@@ -95,7 +95,7 @@ async fn an_empty_cookie_or_parameter_is_no_token() {
 
 #[tokio::test]
 async fn what_carried_a_token_is_named_unless_it_is_passed_on() {
-    let passed_on = Jwt { forward_token: true, ..shared() };
+    let passed_on = Spec { forward_token: true, ..shared().into() };
     assert_eq!(Call::bearer(&good()).accepted(&route(passed_on)).await.carried_by, None);
     assert_eq!(Call::bearer(&good()).accepted(&route(shared())).await.carried_by, Some(TokenSource::Bearer));
 }
@@ -114,7 +114,8 @@ async fn any_of_several_providers_may_accept_and_the_identity_says_which() {
 
 #[tokio::test]
 async fn a_provider_looks_only_where_it_is_told_to() {
-    let partner = Jwt { issuer: "https://partner.example".into(), ..sources(&[TokenSource::Cookie("t".into())]) };
+    let partner = Jwt { issuer: "https://partner.example".into(), ..shared() };
+    let partner = Spec { jwt: partner, ..sources(&[TokenSource::Cookie("t".into())]) };
     let both = [named("corporate", shared()), named("partners", partner)];
     let route = route_of(&both, Require::default(), Mode::Enforce);
     let theirs = token(Algorithm::HS256, &claims_with(&json!({"iss": "https://partner.example"})));
@@ -157,6 +158,7 @@ async fn scopes_and_claims_are_asked_for_after_the_token_is_known() {
         scopes: list(&["orders.read"]),
         any_scope: list(&["eu", "us"]),
         claims: vec![(config::Claim::Member("plan".into()), list(&["gold"]))],
+        ..Require::default()
     };
     let authenticator = build(shared());
     let route = route_of(&[Arc::clone(&authenticator)], require, Mode::Enforce);
@@ -191,7 +193,7 @@ async fn one_token_is_judged_by_each_route_for_itself() {
         call.accepted(&open).await;
         assert_eq!(call.refused(&closed).await, Reason::InsufficientScope);
     }
-    assert_eq!(authenticator.counts().remembered, 1);
+    assert_eq!(authenticator.counts().remembered, Some(1));
 }
 
 #[tokio::test]
@@ -227,7 +229,7 @@ async fn a_remembered_token_expires_with_its_own_time() {
     assert_eq!(reason(nbf - 30).await, None);
     assert_eq!(reason(nbf - 31).await, Some(Reason::InvalidToken), "a clock that was set back");
     assert_eq!(reason(exp).await, None, "and forth");
-    assert_eq!(authenticator.counts().remembered, 1, "and all of it was remembered");
+    assert_eq!(authenticator.counts().remembered, Some(1), "and all of it was remembered");
     // A token that is seen for the first time is judged by the same clock.
     let fresh = Call::bearer(&token(Algorithm::HS256, &claims_with(&json!({"exp": exp, "jti": "other"}))));
     let verdict = fresh.judged_at(&route, at(exp + 30)).await;
@@ -243,7 +245,7 @@ async fn only_accepted_tokens_are_remembered() {
         let call = Call::bearer(&token(Algorithm::HS256, &claims_with(&more)));
         call.judged(&route).await.map(drop).expect_err("refused");
     }
-    assert_eq!(authenticator.counts().remembered, 0);
+    assert_eq!(authenticator.counts().remembered, Some(0));
 }
 
 #[tokio::test]
@@ -261,6 +263,7 @@ fn a_route_that_names_nobody_cannot_be_built() {
     let none = BTreeMap::new();
     let any_of = |names: &[&str]| AuthChoice::AnyOf {
         names: names.iter().map(|name| Name::from(*name)).collect(),
+        anonymous: false,
         require: Require::default(),
     };
     for names in [&[][..], &["corporate"]] {

@@ -1,18 +1,20 @@
 //! Whether a token is what it claims to be: signature, issuer, audience, time and required claims.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{DecodingKey, Validation, decode};
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use super::Refused;
-use super::key::KeySet;
+use super::key::NoKey;
+use super::keyring::Loaded;
 use super::token::Token;
 use crate::config::{Algorithm, Claim, Jwt, Name};
 use crate::filter::Identity;
+use crate::filter::auth::Refused;
+use crate::filter::auth::lifetime::Lifetime;
 
 /// The rules of one provider.
 #[derive(Debug)]
@@ -23,33 +25,6 @@ pub(super) struct Verifier {
     validations: Vec<(Algorithm, Validation)>,
     required: Vec<Claim>,
     leeway: u64,
-}
-
-/// When a verified token may be used, in seconds since 1970, leeway included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Lifetime {
-    begins: u64,
-    /// The first second it may not be used
-    ends: u64,
-}
-
-impl Lifetime {
-    #[cfg(test)]
-    pub(super) fn between(begins: u64, ends: u64) -> Self {
-        Self { begins, ends }
-    }
-
-    /// `exp` and `nbf` (RFC 7519 sections 4.1.4 and 4.1.5), judged at every use.
-    pub(super) fn check(self, wall: SystemTime) -> Result<(), Refused> {
-        let now = wall.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-        if now >= self.ends {
-            return Err(Refused::Expired);
-        }
-        if now < self.begins {
-            return Err(Refused::Invalid("not valid yet"));
-        }
-        Ok(())
-    }
 }
 
 impl Verifier {
@@ -89,12 +64,16 @@ impl Verifier {
     }
 
     /// The whole verification: when it succeeds, the token's claims are true until its lifetime ends.
-    pub(super) fn verify(&self, token: &Token<'_>, keys: &KeySet, wall: SystemTime) -> Result<Lifetime, Refused> {
+    pub(super) fn verify(&self, token: &Token<'_>, keys: &Loaded, wall: SystemTime) -> Result<Lifetime, Refused> {
         self.concerns(token)?;
         let validation = self.validations.iter().find(|(algorithm, _)| *algorithm == token.algorithm);
         let (_, validation) = validation.ok_or(Refused::Invalid("an algorithm that this provider does not use"))?;
         let mut refused = Refused::Invalid("no key fits its algorithm");
-        for key in keys.pick(token.algorithm, token.key_id.as_deref())? {
+        let picked = keys.set.pick(token.algorithm, token.key_id.as_deref()).map_err(|no_key| match no_key {
+            NoKey::Unknown => Refused::UnknownKey { generation: keys.generation },
+            NoKey::OfAnotherAlgorithm => Refused::Invalid("the key it names is for another algorithm"),
+        });
+        for key in picked? {
             match signed(token, key.decoding(), validation) {
                 Ok(()) => {
                     let lifetime = self.lifetime(&token.claims)?;
@@ -116,7 +95,7 @@ impl Verifier {
             None => 0,
             Some(value) => seconds(value).ok_or(Refused::Invalid("an nbf that is no time"))?,
         };
-        Ok(Lifetime { begins: begins.saturating_sub(self.leeway), ends: ends.saturating_add(self.leeway) })
+        Ok(Lifetime::new(begins.saturating_sub(self.leeway), ends.saturating_add(self.leeway)))
     }
 
     fn check_claims(&self, claims: &Arc<Map<String, Value>>) -> Result<(), Refused> {

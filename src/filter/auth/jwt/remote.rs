@@ -20,25 +20,25 @@ const MAX_WAITING: usize = 512;
 
 /// How often and how long.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
+pub(in crate::filter::auth) struct Pace {
     /// Between fetches, if the issuer says nothing
-    pub(super) interval: Duration,
+    pub(in crate::filter::auth) interval: Duration,
     /// Least and most of what the issuer may say
-    pub(super) allowed: (Duration, Duration),
+    pub(in crate::filter::auth) allowed: (Duration, Duration),
     /// After a failure: first and longest pause
-    pub(super) retry: (Duration, Duration),
+    pub(in crate::filter::auth) retry: (Duration, Duration),
     /// Between the beginnings of a fetch and of one that a request asks for
-    pub(super) cooldown: Duration,
+    pub(in crate::filter::auth) cooldown: Duration,
     /// How long a request waits for newer keys
-    pub(super) patience: Duration,
+    pub(in crate::filter::auth) patience: Duration,
     /// Of one fetch
-    pub(super) timeout: Duration,
+    pub(in crate::filter::auth) timeout: Duration,
     /// How long the first keys are waited for before requests are called in
-    pub(super) settle: Duration,
+    pub(in crate::filter::auth) settle: Duration,
 }
 
 impl Pace {
-    pub(super) const USUAL: Self = Self {
+    pub(in crate::filter::auth) const USUAL: Self = Self {
         interval: Duration::from_secs(5 * 60),
         allowed: (Duration::from_secs(60), Duration::from_secs(60 * 60)),
         retry: (Duration::from_secs(1), Duration::from_secs(60)),

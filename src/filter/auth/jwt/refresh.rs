@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 
-use super::counters::Counters;
 use super::jwk::{self, Read};
 use super::keyring::Keyring;
 use super::remote::{Owner, Remote};
+use crate::filter::auth::counters::Counters;
 use crate::http::fetch::{FetchError, Fetched, Limits, fetch};
 
 /// Of a whole key set.
@@ -17,7 +17,7 @@ const MAX_SET_BYTES: usize = 256 * 1024;
 
 /// How a fetch ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(in crate::filter::auth) enum Outcome {
     Success,
     /// No connection, or one that broke
     Unreachable,
@@ -30,10 +30,10 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    pub(super) const ALL: [Self; 6] =
+    pub(in crate::filter::auth) const ALL: [Self; 6] =
         [Self::Success, Self::Unreachable, Self::Timeout, Self::Status, Self::TooLarge, Self::Invalid];
 
-    pub(super) fn name(self) -> &'static str {
+    pub(in crate::filter::auth) fn name(self) -> &'static str {
         match self {
             Self::Success => "success",
             Self::Unreachable => "unreachable",

@@ -1,18 +1,15 @@
-//! `[auth.NAME]`.
+//! `type = "jwt"`.
 
 use std::time::Duration;
 
-use http::HeaderName;
-
-use super::complaint::Complaint;
-use super::leaf::{address, header, selector};
-use super::node::Node;
-use super::table::Table;
-use super::{Objects, file, value};
-use crate::config::{Algorithm, Auth, Claim, Jwt, KeySource, Secret, TokenSource};
+use super::{file, value};
+use crate::config::read::complaint::Complaint;
+use crate::config::read::leaf::address;
+use crate::config::read::node::Node;
+use crate::config::read::table::Table;
+use crate::config::{Algorithm, Jwt, KeySource, Secret};
 
 const MAX_AUDIENCES: usize = 64;
-const MAX_SOURCES: usize = 8;
 const MAX_CLAIMS: usize = 64;
 /// More than this is a clock that is wrong, not one that is off.
 const MAX_LEEWAY: Duration = Duration::from_secs(5 * 60);
@@ -32,22 +29,7 @@ const ALGORITHMS: [(&str, Algorithm); 12] = [
     ("EdDSA", Algorithm::EdDSA),
 ];
 
-/// Ways of knowing that are to come.
-const LATER: [&str; 5] = ["api_key", "basic", "forward", "introspection", "oidc"];
-
-pub(super) fn auth(mut table: Table<'_>) -> Option<Auth> {
-    let why = "how callers are known, \"jwt\"";
-    // Without it nothing says which keys belong here.
-    table.required("type", why, |node| node.word(&[("jwt", ())], &LATER))?;
-    jwt(table).map(Auth::Jwt)
-}
-
-/// The headers that carry identities, whichever way of knowing sets them.
-pub(super) fn identity_headers(auth: &Objects<Auth>) -> Vec<HeaderName> {
-    auth.values().flat_map(Auth::identity_headers).map(|(name, _)| name.clone()).collect()
-}
-
-fn jwt(mut table: Table<'_>) -> Option<Jwt> {
+pub(super) fn jwt(table: &mut Table<'_>) -> Option<Jwt> {
     let issuer = table.required("issuer", "the \"iss\" that tokens must have", value::text);
     let audience = table.required("audience", "the \"aud\" that tokens must have, any of a list", |node| {
         node.some(MAX_AUDIENCES, "a token is always for somebody", value::text)
@@ -67,24 +49,15 @@ fn jwt(mut table: Table<'_>) -> Option<Jwt> {
         check_length(node, secret, algorithms);
     }
     let leeway = table.or("leeway", Duration::from_secs(30), |node| value::duration(node, MAX_LEEWAY));
-    let token_from = table.or("token_from", vec![TokenSource::Bearer], |node| {
-        node.some(MAX_SOURCES, "leave it out for the Authorization header", |item| item.parse(selector::token_source))
-    });
     let required_claims = table.or("required_claims", Vec::new(), |node| node.distinct(MAX_CLAIMS, required_claim));
-    let identity_headers = table.or("identity_headers", Vec::new(), |node| identity_table(&node.table()?));
-    let forward_token = table.or("forward_token", false, Node::boolean);
     table.only("discovery", &false, Node::boolean);
-    table.finish(&[]);
     Some(Jwt {
         issuer: issuer?,
         audience: audience?,
         algorithms: algorithms?,
         keys: keys?,
         leeway: leeway?,
-        token_from: token_from?,
         required_claims: required_claims?,
-        identity_headers: identity_headers?,
-        forward_token: forward_token?,
     })
 }
 
@@ -149,25 +122,4 @@ fn required_claim(node: &Node<'_>) -> Option<String> {
         return None;
     }
     Some(name)
-}
-
-/// `header = claim`. Two headers that an upstream could take for one are one too many.
-fn identity_table(table: &Table<'_>) -> Option<Vec<(HeaderName, Claim)>> {
-    let mut headers: Vec<(HeaderName, Claim)> = Vec::new();
-    let mut complete = true;
-    for (name, node) in table.entries() {
-        let claim = node.parse(selector::claim);
-        let header = node.parse_key(name, header::identity);
-        let is_twin =
-            |header: &HeaderName| headers.iter().any(|(other, _)| header::folded(other) == header::folded(header));
-        match (header, claim) {
-            (Some(header), Some(_)) if is_twin(&header) => {
-                node.problem_of_key("this header is set already, with \"_\" and \"-\" taken as the same");
-                complete = false;
-            }
-            (Some(header), Some(claim)) => headers.push((header, claim)),
-            _ => complete = false,
-        }
-    }
-    complete.then_some(headers)
 }

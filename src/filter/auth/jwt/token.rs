@@ -14,7 +14,7 @@ pub(super) const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
 /// A well-formed token. Nothing in it is true until `verify` says so.
 #[derive(Debug)]
-pub(super) struct Token<'a> {
+pub(in crate::filter::auth) struct Token<'a> {
     /// As it came
     pub(super) text: &'a str,
     /// One that exists; whether it is accepted is the provider's matter
@@ -31,7 +31,7 @@ impl<'a> Token<'a> {
     /// Three segments of base64url in its one form (no padding, no stray bits, no whitespace), an object each in the
     /// first two. Headers that name keys (`jku`, `jwk`, `x5u`, `x5c`) are never followed: a token does not say what
     /// verifies it. `crit` is refused whatever it names, since we understand no extension (RFC 7515 section 4.1.11).
-    pub(super) fn parse(text: &'a str) -> Result<Self, &'static str> {
+    pub(in crate::filter::auth) fn parse(text: &'a str) -> Result<Self, &'static str> {
         if text.len() > MAX_TOKEN_BYTES {
             return Err("longer than 16 KiB");
         }
