@@ -21,10 +21,12 @@ use super::ctx::{RequestCtx, is_http2};
 
 /// What all workers together hold before every request is down to [`SCANTY`].
 const BUDGET: usize = 16 * 1024 * 1024;
-/// What one request may have ahead where there is plenty: all that Pingora would.
-const PLENTY: usize = 10 * FULL;
+/// What one request may have ahead where there is plenty: one piece that is being written and one to follow.
+const PLENTY: usize = 2 * FULL;
 /// The same where nothing is left.
 const SCANTY: usize = 4 * 1024;
+/// More than Pingora ever has on its way for one request.
+const MOST: usize = 10 * FULL;
 /// What Pingora reads at once.
 const FULL: usize = 64 * 1024;
 /// Pingora reads on until its own queue is full, so each read beyond a request's share is allowed this part of it.
@@ -63,8 +65,10 @@ pub(super) struct Ahead {
     held: AtomicUsize,
     /// Passed on to an HTTP/1 client, and not yet written when last looked at
     unsent: AtomicUsize,
-    /// The most that was: Pingora copies what it writes at once into one buffer, which is there until the end
+    /// Pingora copies several pieces that it writes at once into one buffer, which is there until the end
     copied: AtomicUsize,
+    /// What of the last two is in the budget: the larger
+    unsent_counted: AtomicUsize,
     /// What the buffer has grown to that Pingora reads into: it has one for each response, which is there until its end
     buffer: AtomicUsize,
 }
@@ -81,8 +85,14 @@ impl Ahead {
             held: AtomicUsize::default(),
             unsent: AtomicUsize::default(),
             copied: AtomicUsize::default(),
+            unsent_counted: AtomicUsize::default(),
             buffer: AtomicUsize::default(),
         })
+    }
+
+    /// Whether something that was read has not come to a filter yet.
+    fn is_coming(&self) -> bool {
+        self.coming.load(Ordering::Relaxed) > 0
     }
 
     /// How much may be read now.
@@ -107,8 +117,10 @@ impl Ahead {
 
     /// The response is over: nothing is coming any more, and its buffers are gone.
     fn rest(&self) {
-        self.unsent.store(0, Ordering::Relaxed);
-        for part in [&self.coming, &self.buffer, &self.copied] {
+        for part in [&self.unsent, &self.copied] {
+            part.store(0, Ordering::Relaxed);
+        }
+        for part in [&self.coming, &self.buffer, &self.unsent_counted] {
             self.budget.held.fetch_sub(part.swap(0, Ordering::Relaxed), Ordering::Relaxed);
         }
     }
@@ -139,12 +151,14 @@ impl Reading {
         Bytes::from_owner(Held { piece, ahead: Arc::clone(ahead) })
     }
 
-    /// So much is on its way to an HTTP/1 client and not yet written.
-    fn pass_unsent(&self, unsent: usize) {
+    /// A piece of this size is passed on to an HTTP/1 client; with it so much is not yet written.
+    fn pass_unsent(&self, piece: usize, unsent: usize) {
         let ahead = &self.0;
         ahead.unsent.store(unsent, Ordering::Relaxed);
-        let grown = unsent.saturating_sub(ahead.copied.fetch_max(unsent, Ordering::Relaxed));
-        ahead.budget.held.fetch_add(grown, Ordering::Relaxed);
+        let copied = if unsent > piece { unsent } else { 0 };
+        let counted = unsent.max(ahead.copied.fetch_max(copied, Ordering::Relaxed));
+        ahead.budget.held.fetch_add(counted, Ordering::Relaxed);
+        ahead.budget.held.fetch_sub(ahead.unsent_counted.swap(counted, Ordering::Relaxed), Ordering::Relaxed);
         ahead.come();
     }
 }
@@ -164,7 +178,8 @@ pub(super) fn pass(session: &Session, body: &mut Option<Bytes>, ctx: &RequestCtx
         *body = body.take().map(|piece| reading.pass(piece));
     } else {
         let passed = usize::try_from(ctx.progress.sent_bytes).unwrap_or(usize::MAX);
-        reading.pass_unsent(passed.saturating_sub(session.body_bytes_sent()).min(PLENTY));
+        let unsent = passed.saturating_sub(session.body_bytes_sent()).min(MOST);
+        reading.pass_unsent(body.as_ref().map_or(0, Bytes::len), unsent);
     }
 }
 
@@ -204,10 +219,11 @@ mod tests {
     }
 
     #[test]
-    fn a_single_request_may_have_ahead_what_pingora_would() {
+    fn a_single_request_has_two_whole_pieces_ahead_and_smaller_ones() {
         let budget = Budget::of_one(1);
         let (_reading, pieces) = stall(&budget);
-        assert_eq!(pieces.iter().map(Bytes::len).sum::<usize>(), PLENTY);
+        let sizes: Vec<_> = pieces.iter().map(Bytes::len).collect();
+        assert_eq!(sizes[..3], [FULL, FULL, PLENTY / EXTRA]);
     }
 
     #[test]
@@ -229,9 +245,9 @@ mod tests {
         let reading = Reading(Ahead::new(Arc::clone(&budget)));
         let most = reading.0.next();
         reading.0.read(most);
-        reading.pass_unsent(most);
+        reading.pass_unsent(most, most);
         assert!(reading.0.next() < most);
-        reading.pass_unsent(0);
+        reading.pass_unsent(0, 0);
         assert!(reading.0.next() > most / 2);
     }
 
@@ -243,7 +259,7 @@ mod tests {
             reading.0.read(1000);
             drop(reading.pass(Bytes::from_static(&[0; 700])));
             reading.0.read(1000);
-            reading.pass_unsent(10);
+            reading.pass_unsent(10, 20);
         }
         reading.0.read(1000);
         drop(reading);

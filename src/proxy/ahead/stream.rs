@@ -18,12 +18,17 @@ use super::{Ahead, Budget};
 
 /// Heads are read in pieces of this size, bodies in larger ones.
 const HEAD: usize = 16 * 1024;
+/// Turns of the task within which a piece comes to a filter, unless one before it is still being written: Pingora's two
+/// halves of a request take turns in being first.
+const TURNS: u8 = 2;
 
 #[derive(Debug)]
 pub(super) struct Counted {
     inner: Stream,
     ahead: Arc<Ahead>,
     digest: Arc<ProxyDigest>,
+    /// How many turns the next read has waited
+    waited: u8,
 }
 
 impl Counted {
@@ -32,7 +37,7 @@ impl Counted {
         // Pingora shows a connection's digest to the request that takes it: so the two find each other.
         let unused = Box::new(ResponseHeader::build(200, Some(0)).expect("a status"));
         let digest = Arc::new(ProxyDigest::new(unused, Some(Box::new(Arc::clone(&ahead)))));
-        Self { inner, ahead, digest }
+        Self { inner, ahead, digest, waited: 0 }
     }
 }
 
@@ -42,6 +47,12 @@ impl AsyncRead for Counted {
         if buf.remaining() <= HEAD {
             return Pin::new(&mut this.inner).poll_read(cx, buf);
         }
+        // One piece after the other: several at once would be copied into one buffer to be written.
+        if this.waited < TURNS && this.ahead.is_coming() {
+            this.waited += 1;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let most = this.ahead.next();
         if most >= buf.remaining() {
@@ -49,6 +60,7 @@ impl AsyncRead for Counted {
         } else {
             ready!(Pin::new(&mut (&mut this.inner).take(most as u64)).poll_read(cx, buf))?;
         }
+        this.waited = 0;
         this.ahead.read(buf.filled().len() - before);
         Poll::Ready(Ok(()))
     }
