@@ -14,7 +14,7 @@ use pingora_core::protocols::{
 use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
-use super::{Ahead, Budget};
+use super::{Ahead, Budget, FULL};
 
 /// Heads are read in pieces of this size, bodies in larger ones.
 const HEAD: usize = 16 * 1024;
@@ -47,14 +47,14 @@ impl AsyncRead for Counted {
         if buf.remaining() <= HEAD {
             return Pin::new(&mut this.inner).poll_read(cx, buf);
         }
-        // One piece after the other: several at once would be copied into one buffer to be written.
-        if this.waited < TURNS && this.ahead.is_coming() {
+        let most = this.ahead.next();
+        // Rather than little at once, more when what has come is on its way.
+        if most < FULL && this.waited < TURNS && this.ahead.is_coming() {
             this.waited += 1;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         let before = buf.filled().len();
-        let most = this.ahead.next();
         if most >= buf.remaining() {
             ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
         } else {
