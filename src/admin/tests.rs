@@ -90,6 +90,7 @@ fn route(path: &str, action: Action) -> config::Route {
         auth: AuthChoice::Open,
         auth_mode: Mode::Enforce,
         limits: vec!["per_address".into()],
+        cors: None,
         clients: ClientRules::default(),
         action,
         rewrite: None,
@@ -137,6 +138,7 @@ fn config(token: Option<&str>) -> Config {
             max_connections: 100,
             max_connections_per_address: None,
             keep_underscore_headers: false,
+            watch: false,
         },
         admin: config::Admin {
             address: "127.0.0.1:9900".parse().expect("an address"),

@@ -9,6 +9,7 @@ mod reload;
 mod run;
 mod running;
 mod status;
+mod token;
 mod upgrade;
 mod version;
 
@@ -35,6 +36,9 @@ pub enum Command {
     Key(key::Key),
     /// Try everything at once: services, an issuer, and a gateway in front of them
     Demo(demo::Demo),
+    /// Look into tokens, and make some for tests
+    #[command(subcommand)]
+    Token(token::Token),
     /// Say what this binary is
     Version(version::Version),
 }
@@ -64,6 +68,7 @@ impl Command {
             Self::Status(command) => command.run(),
             Self::Key(command) => command.run(),
             Self::Demo(command) => command.run(),
+            Self::Token(command) => command.run(),
             Self::Version(command) => command.run(),
         }
     }

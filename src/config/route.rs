@@ -28,6 +28,8 @@ pub struct Route {
     pub auth_mode: Mode,
     /// Names of `limits`
     pub limits: Vec<Name>,
+    /// Default: none
+    pub cors: Option<Cors>,
     /// Default: everybody
     pub clients: ClientRules,
     /// What answers
@@ -78,6 +80,48 @@ pub enum AuthChoice {
     },
 }
 
+/// `cors`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cors {
+    /// `origins` and `origins_regex`; one at least
+    pub origins: CorsOrigins,
+    /// Default: those of the route, or GET, HEAD and POST where it takes any
+    pub methods: Vec<Method>,
+    /// Request headers besides those that need no leave; default: none
+    pub headers: CorsHeaders,
+    /// Response headers that pages may read besides those that need no leave; default: none
+    pub expose: Vec<HeaderName>,
+    /// Cookies and the like may come along; default: false
+    pub credentials: bool,
+    /// For how long a browser may remember the answer to a preflight; default: not said, and browsers take seconds
+    pub max_age: Option<Duration>,
+    /// Pages of the public network may ask; default: false
+    pub private_network: bool,
+}
+
+/// Whose pages may read a route's answers.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CorsOrigins {
+    /// `"*"`
+    Any,
+    /// Any of these
+    Listed {
+        /// `https://app.example.com`
+        exact: Vec<String>,
+        /// Of the whole origin
+        patterns: Vec<Pattern>,
+    },
+}
+
+/// Which request headers a page may set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CorsHeaders {
+    /// `"*"`
+    Any,
+    /// These
+    Listed(Vec<HeaderName>),
+}
+
 /// `require`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Require {
@@ -87,6 +131,8 @@ pub struct Require {
     pub any_scope: Vec<String>,
     /// Each claim has (or, if a list, contains) one of these values
     pub claims: Vec<(Claim, Vec<String>)>,
+    /// Each claim is a list that contains all of these values, or the one value there is
+    pub all_claims: Vec<(Claim, Vec<String>)>,
 }
 
 /// `clients`: deny wins; an empty `allow` is everybody

@@ -7,6 +7,7 @@ pub mod auth;
 pub mod limit;
 
 mod clients;
+mod cors;
 mod facts;
 mod headers;
 mod identity;
@@ -22,6 +23,7 @@ use std::time::{Instant, SystemTime};
 
 use self::auth::RouteAuth;
 pub use self::clients::ClientRules;
+pub use self::cors::{Cors, CorsAnswer, asked_method};
 pub use self::facts::Facts;
 pub use self::headers::{HeaderRules, Rendered};
 pub use self::identity::Identity;
@@ -35,7 +37,9 @@ use crate::http::{Reason, Reply, Request};
 /// The chain. Field order is execution order; each reason is load-bearing.
 #[derive(Debug)]
 pub struct Filters {
-    /// First: cheap, and cannot be forged once the client's address is trusted
+    /// First: a preflight carries no credentials, and refusals need its headers too
+    pub cors: Option<Cors>,
+    /// Cheap, and cannot be forged once the client's address is trusted
     pub clients: Option<ClientRules>,
     /// Bound the work before doing any
     pub size: SizeLimit,
@@ -70,6 +74,8 @@ pub struct Passage {
     pub path: Option<String>,
     /// Headers to set upstream
     pub request_headers: Rendered,
+    /// What a browser is told of whose pages may read the response
+    pub cors: CorsAnswer,
     /// Headers to set towards the client
     pub response_headers: Rendered,
 }
@@ -95,6 +101,7 @@ impl Filters {
         passage: &mut Passage,
     ) -> ControlFlow<Reply> {
         let Self {
+            cors,
             clients,
             size,
             client_limits,
@@ -108,6 +115,9 @@ impl Filters {
         } = self;
         let anonymous = Facts { request, identity: None };
         passage.response_headers = response_headers.render(&anonymous, parameters);
+        if let Some(cors) = cors {
+            cors.on_request(request, &mut passage.cors)?;
+        }
         if let Some(clients) = clients {
             clients.on_request(request)?;
         }

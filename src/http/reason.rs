@@ -74,6 +74,10 @@ reasons! {
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, Some("http_request_denied");
 
     // Filters.
+    /// A browser's question whether a page may ask, answered by the route
+    Preflight = "preflight", NO_CONTENT, None;
+    /// A browser's question for a page of an origin that is not listed
+    CorsDenied = "cors_denied", FORBIDDEN, Some("http_request_denied");
     /// The client's address may not use the route
     ClientDenied = "client_denied", FORBIDDEN, Some("http_request_denied");
     /// A body larger than the route allows

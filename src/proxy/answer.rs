@@ -51,6 +51,7 @@ pub(super) fn spare_connection(session: &mut Session) {
 /// What every routed response carries: the route's headers, how much is left, and the request's id.
 pub(super) fn decorate(fields: &mut HeaderMap, ctx: &RequestCtx) {
     ctx.passage.response_headers.apply(fields);
+    ctx.passage.cors.apply(fields);
     for admission in [&ctx.listener_admission, &ctx.passage.client_admission, &ctx.passage.consumer_admission] {
         admission.headers(&mut |name: HeaderName, value: HeaderValue| {
             fields.append(name, value);

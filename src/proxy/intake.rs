@@ -204,11 +204,14 @@ pub(super) fn route<'a>(
     snapshot: &'a Snapshot,
     ctx: &'a RequestCtx,
     header: &'a RequestHeader,
+    preflight: Option<&'a Method>,
     listener: &str,
     encoded_slash: bool,
 ) -> Result<(Arc<Route>, crate::router::Parameters<'a, 'a>), Reply> {
-    let request = ctx.request(&header.method, &header.headers);
-    match snapshot.router.find(listener, &request) {
+    let find = |method| snapshot.router.find(listener, &ctx.request(method, &header.headers));
+    // A preflight is for the route that would take what it asks about; one that takes OPTIONS itself comes second.
+    let asked = preflight.map(find).filter(|found| matches!(found, Found::Route { .. }));
+    match asked.unwrap_or_else(|| find(&header.method)) {
         Found::Route { target, .. } if encoded_slash && target.encoded_slash == EncodedSlash::Refuse => {
             Err(Reply::problem(Reason::BadPath, "An encoded slash is not accepted in this path."))
         }

@@ -8,7 +8,7 @@ use pingora_proxy::Session;
 
 use super::ctx::RequestCtx;
 use super::intake;
-use crate::filter::{Facts, limit};
+use crate::filter::{Facts, asked_method, limit};
 use crate::http::{Reason, Reply, RequestId};
 use crate::snapshot::Snapshot;
 
@@ -73,7 +73,8 @@ async fn filters(
 ) -> Result<(), Reply> {
     let header = session.req_header();
     let mut passage = std::mem::take(&mut ctx.passage);
-    let (route, parameters) = intake::route(snapshot, ctx, header, listener, encoded_slash)?;
+    let preflight = asked_method(&header.method, &header.headers);
+    let (route, parameters) = intake::route(snapshot, ctx, header, preflight.as_ref(), listener, encoded_slash)?;
     let in_flight = route.metrics.start();
     let mut request = ctx.request(&header.method, &header.headers);
     request.route = &route.name;

@@ -21,6 +21,7 @@ fn route(path: &str) -> config::Route {
         auth: AuthChoice::Open,
         auth_mode: Mode::Enforce,
         limits: Vec::new(),
+        cors: None,
         clients: ClientRules::default(),
         action: Action::Upstream("upstream".into()),
         rewrite: None,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::config::{self, Action, EncodedSlash, Name, Problem};
 use crate::filter::auth::{Authenticator, RouteAuth};
 use crate::filter::limit::Limit;
-use crate::filter::{ClientRules, Filters, HeaderRules, Redirect, Respond, Rewrite, SizeLimit};
+use crate::filter::{ClientRules, Cors, Filters, HeaderRules, Redirect, Respond, Rewrite, SizeLimit};
 use crate::telemetry::{Metrics, RouteMetrics};
 use crate::upstream::Upstream;
 
@@ -79,6 +79,7 @@ fn filters(spec: &config::Route, parts: &Parts<'_>) -> Result<Filters, Problem> 
         spec.limits.iter().map(|name| resolve(parts.limits, name, "limits")).collect::<Result<_, _>>()?;
     let (consumer_limits, client_limits) = limits.into_iter().partition(|limit| limit.needs_identity());
     Ok(Filters {
+        cors: spec.cors.as_ref().map(Cors::build),
         clients: ClientRules::build(&spec.clients),
         size: SizeLimit { max_body: spec.max_body },
         client_limits,

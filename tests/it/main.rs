@@ -6,6 +6,7 @@ mod support;
 mod auth; // who calls: judged here, told to the origin, and nobody else gets there
 mod client_certificate; // who the client is by its certificate, and who is told
 mod connections; // how many of them one address may have
+mod cors; // browsers: what a preflight is told, and whose pages may read what
 mod faults; // upstreams that break, clients that dawdle, resources that run out
 mod forwarding; // what the upstream is told: addresses, hosts, ids, and nothing a client made up
 mod framing; // what has more than one reading is refused before anybody else reads it
@@ -27,9 +28,11 @@ mod life; // probes, commands, exit codes, signals
 mod reload; // everything changes at once, or nothing does
 mod service_manager; // what systemd is told, and by whom
 mod upgrade; // handing over: nobody notices, or nothing happens
+mod watch; // files that are followed: a change needs no command
 mod zero_loss; // all of it under load, with the fate of each request
 
 // Those who look at it.
 mod admin; // what an operator sees: probes, metrics, the status page, across reloads and upgrades
 mod demo; // `tollgate demo`, as a newcomer uses it
 mod telemetry; // what is left of a request: its numbers, and its one line
+mod token; // `tollgate token`: looked into as the gateway would, and made for tests

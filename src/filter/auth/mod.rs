@@ -15,6 +15,7 @@ mod certificate;
 mod challenge;
 mod counters;
 mod inherited;
+mod inspection;
 mod jwt;
 mod lifetime;
 mod require;

@@ -1,5 +1,7 @@
 //! What a route asks of a caller who is known: scopes and claims.
 
+use std::fmt;
+
 use serde_json::Value;
 
 use crate::config::{Claim, Problem, Require};
@@ -12,6 +14,7 @@ pub(super) struct Requirement {
     scopes: Vec<String>,
     any_scope: Vec<String>,
     claims: Vec<(Claim, Vec<String>)>,
+    all_claims: Vec<(Claim, Vec<String>)>,
 }
 
 impl Requirement {
@@ -25,22 +28,64 @@ impl Requirement {
                 return Err(Problem::new(key, message));
             }
         }
-        let Require { scopes, any_scope, claims } = spec.clone();
-        Ok(Self { scopes, any_scope, claims })
+        let Require { scopes, any_scope, claims, all_claims } = spec.clone();
+        Ok(Self { scopes, any_scope, claims, all_claims })
     }
 
     /// Whether the caller has all of it.
     pub(super) fn is_met_by(&self, identity: &Identity) -> bool {
+        self.missing(identity).next().is_none()
+    }
+
+    /// What the caller does not have.
+    pub(super) fn missing<'a>(&'a self, identity: &'a Identity) -> impl Iterator<Item = Missing<'a>> {
         let has = |scope: &String| scopes(identity).any(|held| held == scope);
-        self.scopes.iter().all(has)
-            && (self.any_scope.is_empty() || self.any_scope.iter().any(has))
-            && self.claims.iter().all(|(claim, values)| equals(identity.claim(claim), values))
+        let all = self.scopes.iter().filter(move |scope| !has(scope)).map(|scope| Missing::Scope(scope));
+        let lacks_any = !self.any_scope.is_empty() && !self.any_scope.iter().any(has);
+        let any = lacks_any.then_some(Missing::AnyScope(&self.any_scope));
+        let claims = self.claims.iter().filter(|(claim, values)| !has_one(identity.claim(claim), values));
+        let claims = claims.map(|(claim, values)| Missing::Claim { claim, values });
+        let all_claims = self.all_claims.iter().filter(|(claim, values)| {
+            let claim = identity.claim(claim);
+            !values.iter().all(|value| has_one(claim, std::slice::from_ref(value)))
+        });
+        let all_claims = all_claims.map(|(claim, values)| Missing::AllClaims { claim, values });
+        all.chain(any).chain(claims).chain(all_claims)
     }
 
     /// Scopes that are enough, for the challenge (RFC 6750 section 3); empty when none are asked for.
     pub(super) fn sufficient_scope(&self) -> String {
         let scopes: Vec<_> = self.scopes.iter().chain(self.any_scope.first()).map(String::as_str).collect();
         scopes.join(" ")
+    }
+}
+
+/// One thing that a caller does not have.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Missing<'a> {
+    Scope(&'a str),
+    /// Any of these scopes
+    AnyScope(&'a [String]),
+    /// Any of these values
+    Claim {
+        claim: &'a Claim,
+        values: &'a [String],
+    },
+    /// All of these values
+    AllClaims {
+        claim: &'a Claim,
+        values: &'a [String],
+    },
+}
+
+impl fmt::Display for Missing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Scope(scope) => write!(f, "the scope {scope}"),
+            Self::AnyScope(scopes) => write!(f, "one of the scopes {}", scopes.join(", ")),
+            Self::Claim { claim, values } => write!(f, "{claim} with one of {}", values.join(", ")),
+            Self::AllClaims { claim, values } => write!(f, "{claim} with all of {}", values.join(", ")),
+        }
     }
 }
 
@@ -61,7 +106,7 @@ fn scopes(identity: &Identity) -> impl Iterator<Item = &str> {
 }
 
 /// Whether the claim, or any element of it if it is a list, is one of the values.
-fn equals(claim: Option<&Value>, values: &[String]) -> bool {
+fn has_one(claim: Option<&Value>, values: &[String]) -> bool {
     let one = |value: &Value| {
         !value.is_array() && text(value).is_some_and(|text| values.iter().any(|wanted| *wanted == text))
     };
@@ -136,6 +181,16 @@ mod tests {
             assert!(!met(&spec, json!({"tenant": {"plan": plan.clone()}})), "{plan}");
         }
         assert!(!met(&spec, json!({"tenant": "gold"})));
+    }
+
+    #[test]
+    fn a_list_can_be_asked_for_all_of_several_values() {
+        let roles = Claim::Pointer(list(&["realm_access", "roles"]));
+        let spec = Require { all_claims: vec![(roles, list(&["a", "b"]))], ..Require::default() };
+        assert!(met(&spec, json!({"realm_access": {"roles": ["b", "c", "a"]}})));
+        for roles in [json!(["a"]), json!("a"), json!("a,b"), json!([]), json!([["a", "b"]]), json!(null)] {
+            assert!(!met(&spec, json!({"realm_access": {"roles": roles.clone()}})), "{roles}");
+        }
     }
 
     #[test]

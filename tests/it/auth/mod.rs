@@ -4,6 +4,7 @@ mod api_key; // keys of programs, and the command line that makes them
 mod basic; // passwords of people
 mod identity; // what the origin is told, and what it must never see
 mod keys; // where the keys come from, and what happens when they do not
+mod several; // any of several ways is enough, and none may be enough too
 mod token; // what a token proves
 
 use serde_json::json;

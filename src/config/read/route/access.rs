@@ -99,9 +99,10 @@ pub(super) fn auth_mode(table: &mut Table<'_>, is_open: bool) -> Option<Mode> {
 fn require(mut table: Table<'_>) -> Option<Require> {
     let scopes = table.or("scopes", Vec::new(), |node| node.distinct(MAX_SCOPES, scope));
     let any_scope = table.or("any_scope", Vec::new(), |node| node.distinct(MAX_SCOPES, scope));
-    let claims = table.or("claims", Vec::new(), |node| claims(&node.table()?));
+    let any = table.or("claims", Vec::new(), |node| claims(&node.table()?));
+    let all = table.or("all_claims", Vec::new(), |node| claims(&node.table()?));
     table.finish(&[]);
-    Some(Require { scopes: scopes?, any_scope: any_scope?, claims: claims? })
+    Some(Require { scopes: scopes?, any_scope: any_scope?, claims: any?, all_claims: all? })
 }
 
 /// A scope token (RFC 6749 section 3.3): what separates scopes cannot be in one.

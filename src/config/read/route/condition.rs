@@ -50,7 +50,7 @@ pub(super) fn path(table: &mut Table<'_>, slash: EncodedSlash) -> Option<RoutePa
     }
 }
 
-fn regex(text: &str) -> Result<Pattern, Complaint> {
+pub(super) fn regex(text: &str) -> Result<Pattern, Complaint> {
     let regex = RegexBuilder::new(text).size_limit(MAX_REGEX).build();
     regex.map(Pattern).map_err(|error| match error {
         regex::Error::CompiledTooBig(_) => Complaint::new("this regular expression is too large"),

@@ -3,6 +3,7 @@
 mod access;
 mod action;
 mod condition;
+mod cors;
 mod headers;
 
 use std::time::Duration;
@@ -51,6 +52,7 @@ pub(super) fn route(mut owned: Table<'_>, known: &Known<'_, '_>, defaults: &Defa
     let auth_mode = access::auth_mode(table, is_open);
     let limits = access::own_limits(table, known, defaults, is_open);
     let clients = table.or("clients", ClientRules::default(), |node| access::clients(node.table()?));
+    let cors = table.optional("cors", |node| cors::cors(node, methods.as_deref()));
     let parameters = condition::parameters(path.as_ref());
     let no_claims = is_open.then_some("this route has auth = \"none\", so nobody is known");
     let scope = Scope { parameters: &parameters, no_claims };
@@ -66,7 +68,7 @@ pub(super) fn route(mut owned: Table<'_>, known: &Known<'_, '_>, defaults: &Defa
     let timeout = table.get("timeout").map_or(defaults.timeout, |node| value::duration_or_none(&node, value::DAY));
     let stream_idle = table.or("stream_idle", STREAM_IDLE, |node| value::duration(node, value::DAY));
     let max_body = table.get("max_body").map_or(defaults.max_body, |node| max_body(&node));
-    owned.finish(&["split", "cors", "compression"]);
+    owned.finish(&["split", "compression"]);
     Some(Route {
         hosts: hosts?,
         path: path?,
@@ -77,6 +79,7 @@ pub(super) fn route(mut owned: Table<'_>, known: &Known<'_, '_>, defaults: &Defa
         auth: auth?,
         auth_mode: auth_mode?,
         limits: limits?,
+        cors: cors?,
         clients: clients?,
         action: action?,
         rewrite: rewrite?,
