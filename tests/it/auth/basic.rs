@@ -169,8 +169,8 @@ fn neither_http2_nor_a_websocket_passes_without_a_password() {
     websocket::connect(tollgate.addr(), "/", &[("authorization", &right)]).expect("open");
 }
 
-/// The same password by bcrypt with as many rounds as is usual
-const VICTIM: &str = "victim:$2b$11$abcdefghijklmnopqrstuu74xmB/NJkGNKfoNHO3z5FV3/sM3pMe.";
+/// The same password by bcrypt with enough rounds to be felt
+const VICTIM: &str = "victim:$2b$10$abcdefghijklmnopqrstuu4SuEsu2LsUrAYUpWQHLMMc4GV5pZTxK";
 
 #[test]
 fn a_flood_of_wrong_passwords_leaves_those_who_are_known_and_other_users_alone() {
@@ -201,7 +201,7 @@ fn a_flood_of_wrong_passwords_leaves_those_who_are_known_and_other_users_alone()
         assert!(statuses.iter().all(|status| matches!(status, 401 | 503)), "{statuses:?}");
         assert!(statuses.contains(&401) && statuses.contains(&503), "{statuses:?}");
         times.sort();
-        // One hash alone takes a tenth of a second, and the flood would take as many as it has guesses.
+        // Nothing is computed for who is known.
         assert!(times[times.len() / 2] < Duration::from_secs(1), "{times:?}");
     });
     assert_eq!(origin.hits(), 52);
