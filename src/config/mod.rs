@@ -20,7 +20,7 @@ mod upstream;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use auth::{Algorithm, Auth, AuthKind, CertificateAuth, Jwt, KeySource, TokenSource};
+pub use auth::{Algorithm, Auth, AuthKind, CertificateAuth, ForwardAuth, Introspection, Jwt, KeySource, TokenSource};
 pub use leaf::{
     CertificateFact, Claim, EndpointAddress, FileContent, HostPattern, PathPattern, Pattern, Rate, Secret, Segment,
     Selector, Template, TemplatePart,

@@ -6,7 +6,9 @@ use super::call::Call;
 use super::certificate::Certificate;
 use super::challenge::{Asks, Scheme};
 use super::counters::{Counters, Counts};
+use super::forward::Forward;
 use super::inherited::Inherited;
+use super::introspection::Introspection;
 use super::jwt::{Jwt, Pace};
 use super::{Claims, Refused, Task};
 use crate::config::{self, AuthKind, Name, Problem};
@@ -26,6 +28,8 @@ pub struct Authenticator {
 enum Way {
     Jwt(Box<Jwt>),
     Certificate(Certificate),
+    Introspection(Box<Introspection>),
+    Forward(Box<Forward>),
 }
 
 impl Authenticator {
@@ -43,6 +47,8 @@ impl Authenticator {
         let way = match &spec.kind {
             AuthKind::Jwt(jwt) => Way::Jwt(Box::new(Jwt::build(name, jwt, pace)?)),
             AuthKind::ClientCertificate(certificate) => Way::Certificate(Certificate::new(certificate)),
+            AuthKind::Introspection(spec) => Way::Introspection(Box::new(Introspection::build(name, spec)?)),
+            AuthKind::Forward(spec) => Way::Forward(Box::new(Forward::build(name, spec)?)),
         };
         Ok(Self { name: Arc::clone(name), spec: spec.clone(), counters: Inherited::default(), way })
     }
@@ -53,7 +59,8 @@ impl Authenticator {
         self.counters.inherit(&previous.counters);
         match (&self.way, &previous.way) {
             (Way::Jwt(new), Way::Jwt(old)) => new.inherit(old),
-            (Way::Jwt(_) | Way::Certificate(_), _) => {}
+            // What was said of a caller is asked again.
+            (Way::Jwt(_) | Way::Certificate(_) | Way::Introspection(_) | Way::Forward(_), _) => {}
         }
     }
 
@@ -61,7 +68,7 @@ impl Authenticator {
     pub fn tasks(self: &Arc<Self>) -> Vec<Task> {
         match &self.way {
             Way::Jwt(jwt) => jwt.task(self.counters.get()).into_iter().collect(),
-            Way::Certificate(_) => Vec::new(),
+            Way::Certificate(_) | Way::Introspection(_) | Way::Forward(_) => Vec::new(),
         }
     }
 
@@ -70,7 +77,7 @@ impl Authenticator {
     pub async fn settled(&self) {
         match &self.way {
             Way::Jwt(jwt) => jwt.settled().await,
-            Way::Certificate(_) => {}
+            Way::Certificate(_) | Way::Introspection(_) | Way::Forward(_) => {}
         }
     }
 
@@ -85,6 +92,11 @@ impl Authenticator {
         match &self.way {
             Way::Jwt(jwt) => jwt.count(self.counters.get(), &mut counts),
             Way::Certificate(_) => {}
+            Way::Introspection(introspection) => {
+                counts.asked = self.counters.get().questions();
+                counts.remembered = Some(introspection.remembered());
+            }
+            Way::Forward(_) => counts.asked = self.counters.get().questions(),
         }
         counts
     }
@@ -101,9 +113,17 @@ impl Authenticator {
     pub(super) fn rivals(&self, other: &Self) -> bool {
         match (&self.way, &other.way) {
             (Way::Jwt(one), Way::Jwt(other)) => one.issuer() == other.issuer(),
+            (Way::Jwt(_) | Way::Introspection(_), Way::Introspection(_)) | (Way::Introspection(_), Way::Jwt(_)) => true,
+            // It may accept whatever it likes.
+            (_, Way::Forward(_)) => true,
             // What is known at once is known in the order of the route.
-            (Way::Jwt(_) | Way::Certificate(_), _) => false,
+            (Way::Jwt(_) | Way::Certificate(_) | Way::Introspection(_) | Way::Forward(_), _) => false,
         }
+    }
+
+    /// Whether it decides about those, too, who present nothing.
+    pub(super) fn decides_about_nobody(&self) -> bool {
+        matches!(self.way, Way::Forward(_))
     }
 
     /// What can be said without waiting; `None` where [`ask`](Self::ask) has to be asked.
@@ -114,6 +134,11 @@ impl Authenticator {
                 None => Some(Err(Refused::Missing)),
             },
             Way::Certificate(certificate) => Some(certificate.judge(call.request.client_certificate, call.wall)),
+            Way::Introspection(introspection) => match &call.presented {
+                Some(presented) => introspection.recall(presented, call.wall),
+                None => Some(Err(Refused::Missing)),
+            },
+            Way::Forward(_) => None,
         }
     }
 
@@ -125,6 +150,11 @@ impl Authenticator {
                 None => Err(Refused::Missing),
             },
             Way::Certificate(certificate) => certificate.judge(call.request.client_certificate, call.wall),
+            Way::Introspection(introspection) => match &call.presented {
+                Some(presented) => introspection.ask(presented, call.wall, self.counters.get()).await,
+                None => Err(Refused::Missing),
+            },
+            Way::Forward(forward) => forward.ask(call.request, self.counters.get()).await,
         }
     }
 
@@ -133,22 +163,23 @@ impl Authenticator {
     pub(super) async fn ask_again(&self, call: &Call<'_>, generation: u64) -> Option<Result<Claims, Refused>> {
         match &self.way {
             Way::Jwt(jwt) if jwt.newer_keys(generation).await => Some(self.ask(call).await),
-            Way::Jwt(_) | Way::Certificate(_) => None,
+            Way::Jwt(_) | Way::Certificate(_) | Way::Introspection(_) | Way::Forward(_) => None,
         }
     }
 
     /// How callers are asked for it.
     pub(super) fn asks(&self) -> Asks<'_> {
         let scheme = match &self.way {
-            Way::Jwt(_) => Scheme::Bearer,
+            Way::Jwt(_) | Way::Introspection(_) => Scheme::Bearer,
             Way::Certificate(_) => Scheme::ClientCertificate,
+            Way::Forward(_) => Scheme::Forward,
         };
         Asks { scheme, resource_metadata: self.spec.resource_metadata.as_deref() }
     }
 
     /// What a refusal is called in logs, metrics and answers.
-    pub(super) fn reason(&self, refused: Refused) -> Reason {
-        let is_token = matches!(self.way, Way::Jwt(_));
+    pub(super) fn reason(&self, refused: &Refused) -> Reason {
+        let is_token = matches!(self.way, Way::Jwt(_) | Way::Introspection(_));
         match refused {
             Refused::Missing => Reason::NoCredentials,
             Refused::Invalid(_) | Refused::UnknownKey { .. } if is_token => Reason::InvalidToken,
@@ -156,6 +187,7 @@ impl Authenticator {
             Refused::Expired if is_token => Reason::TokenExpired,
             Refused::Expired => Reason::CredentialsExpired,
             Refused::Unavailable => Reason::AuthUnavailable,
+            Refused::Denied(_) => Reason::AuthDenied,
         }
     }
 }

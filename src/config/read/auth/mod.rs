@@ -1,15 +1,19 @@
 //! `[auth.NAME]`.
 
 mod client_certificate;
+mod forward;
+mod introspection;
 mod jwt;
 
-use http::HeaderName;
+use std::time::Duration;
+
+use http::{HeaderName, Uri};
 
 use super::leaf::{address, header, selector};
 use super::node::Node;
 use super::table::Table;
 use super::{Objects, file, value};
-use crate::config::{Auth, AuthKind, Claim, TokenSource};
+use crate::config::{Auth, AuthKind, Claim, FileContent, TokenSource};
 
 const MAX_SOURCES: usize = 8;
 
@@ -17,11 +21,18 @@ const MAX_SOURCES: usize = 8;
 enum Kind {
     Jwt,
     ClientCertificate,
+    Introspection,
+    Forward,
 }
 
-const KINDS: [(&str, Kind); 2] = [("jwt", Kind::Jwt), ("client_certificate", Kind::ClientCertificate)];
+const KINDS: [(&str, Kind); 4] = [
+    ("jwt", Kind::Jwt),
+    ("client_certificate", Kind::ClientCertificate),
+    ("introspection", Kind::Introspection),
+    ("forward", Kind::Forward),
+];
 /// Ways of knowing that are to come.
-const LATER: [&str; 5] = ["api_key", "basic", "forward", "introspection", "oidc"];
+const LATER: [&str; 3] = ["api_key", "basic", "oidc"];
 
 pub(super) fn auth(mut table: Table<'_>) -> Option<Auth> {
     let why = "how callers are known, \"jwt\"";
@@ -33,6 +44,14 @@ pub(super) fn auth(mut table: Table<'_>) -> Option<Auth> {
         }
         Kind::ClientCertificate => {
             let kind = client_certificate::client_certificate(&mut table).map(AuthKind::ClientCertificate);
+            by_itself(&mut table, kind)
+        }
+        Kind::Introspection => {
+            let kind = introspection::introspection(&mut table).map(AuthKind::Introspection);
+            by_token(&mut table, kind)
+        }
+        Kind::Forward => {
+            let kind = forward::forward(&mut table).map(AuthKind::Forward);
             by_itself(&mut table, kind)
         }
     };
@@ -52,6 +71,25 @@ fn by_token(table: &mut Table<'_>, kind: Option<AuthKind>) -> Option<Auth> {
         forward_token: forward_token?,
         identity_headers: identity_headers?,
         resource_metadata: resource_metadata?,
+    })
+}
+
+/// Of the services that are asked for each request: nobody waits longer for an answer.
+const MAX_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// `timeout` of a question.
+fn timeout(table: &mut Table<'_>) -> Option<Duration> {
+    table.or("timeout", Duration::from_secs(2), |node| value::duration(node, MAX_TIMEOUT))
+}
+
+/// `ca_file`, which without TLS would be believed to protect something.
+fn authorities(table: &mut Table<'_>, url: Option<&Uri>) -> Option<Option<FileContent>> {
+    table.optional("ca_file", |node| {
+        if url.is_some_and(|url| url.scheme_str() != Some("https")) {
+            node.problem_of_key("the url is not https, so no certificate is looked at");
+            return None;
+        }
+        file::content(node)
     })
 }
 
