@@ -142,6 +142,17 @@ pub(super) fn balance(balance: Balance) -> &'static str {
     }
 }
 
+/// Who is asked, without what a query or a user may hold: an address may carry a password.
+pub(super) fn service(kind: &AuthKind) -> Option<String> {
+    let url = match kind {
+        AuthKind::Introspection(introspection) => &introspection.url,
+        AuthKind::Forward(forward) => &forward.url,
+        AuthKind::Jwt(_) | AuthKind::ClientCertificate(_) => return None,
+    };
+    let port = url.port().map_or(String::new(), |port| format!(":{port}"));
+    Some(format!("{}://{}{port}{}", url.scheme_str()?, url.host()?, url.path()))
+}
+
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroU32;
@@ -182,15 +193,4 @@ mod tests {
         let redirect = Redirect { to, status: http::StatusCode::PERMANENT_REDIRECT };
         assert_eq!(action(&Action::Redirect(redirect)), "redirect 308 to https://example.com{path}");
     }
-}
-
-/// Who is asked, without what a query or a user may hold: an address may carry a password.
-pub(super) fn service(kind: &AuthKind) -> Option<String> {
-    let url = match kind {
-        AuthKind::Introspection(introspection) => &introspection.url,
-        AuthKind::Forward(forward) => &forward.url,
-        AuthKind::Jwt(_) | AuthKind::ClientCertificate(_) => return None,
-    };
-    let port = url.port().map_or(String::new(), |port| format!(":{port}"));
-    Some(format!("{}://{}{port}{}", url.scheme_str()?, url.host()?, url.path()))
 }

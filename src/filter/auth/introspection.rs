@@ -113,7 +113,7 @@ impl Introspection {
         wall: SystemTime,
         counters: &Counters,
     ) -> Result<Claims, Refused> {
-        let answer = self.service.ask(self.question(presented.text()), counters, read).await;
+        let answer = self.service.ask(self.question(presented.text()), counters, |answer| read(&answer)).await;
         let Some(answer) = answer else { return Err(Refused::Unavailable) };
         let verdict = answer.ok_or(Refused::Invalid("not active")).and_then(|claims| self.judge(claims, wall));
         match &verdict {
@@ -197,7 +197,7 @@ fn since_1970(wall: SystemTime) -> u64 {
 }
 
 /// The claims of an active token; `None` of any other (RFC 7662 section 2.2).
-fn read(answer: Fetched) -> Result<Option<Map<String, Value>>, Trouble> {
+fn read(answer: &Fetched) -> Result<Option<Map<String, Value>>, Trouble> {
     match answer.status {
         StatusCode::OK => {}
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
@@ -297,7 +297,7 @@ mod tests {
     fn answer(status: u16, kind: &'static str, body: &str) -> Result<Option<Map<String, Value>>, Asked> {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))]);
         let status = StatusCode::from_u16(status).expect("three digits");
-        read(Fetched { status, headers, body: body.to_owned().into() }).map_err(|(asked, _)| asked)
+        read(&Fetched { status, headers, body: body.to_owned().into() }).map_err(|(asked, _)| asked)
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Who calls: judged at the gateway, told to the origin, and nobody else gets there.
 
+mod forward; // a service decides: what it is shown, and what comes of its answer
 mod identity; // what the origin is told, and what it must never see
+mod introspection; // tokens that only their issuer can read
 mod keys; // where the keys come from, and what happens when they do not
 mod several; // any of several ways is enough, and none may be enough too
 mod token; // what a token proves

@@ -176,8 +176,7 @@ pub(crate) fn authority(text: &str) -> Result<String, Complaint> {
 pub(crate) fn fetch_url(text: &str) -> Result<Uri, Complaint> {
     let uri = outbound(text, "write https:// (or http:// for a loopback address)")?;
     if uri.scheme_str() == Some("http") && !uri.host().is_some_and(is_loopback) {
-        let message =
-            "keys that come without TLS can be anybody's: write https:// (http:// only for a loopback address)";
+        let message = "what comes without TLS can be anybody's: write https:// (http:// only for a loopback address)";
         return Err(Complaint::at(0.."http".len(), message));
     }
     Ok(uri)
