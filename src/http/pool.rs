@@ -6,6 +6,8 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -19,6 +21,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use parking_lot::Mutex;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::runtime::{Handle, Id};
+use tower_service::Service;
 
 use super::fetch::{FetchError, Fetched, Limits, MAX_HEAD_BYTES, received, unsent};
 use super::trust;
@@ -34,7 +37,7 @@ const TRUSTED_FOR: Duration = Duration::from_secs(60 * 60);
 /// What is asked: everything but the address.
 pub type Question = Request<Full<Bytes>>;
 
-type Kept = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+type Kept = Client<Connector, Full<Bytes>>;
 
 /// Connections to one service.
 #[derive(Debug)]
@@ -117,7 +120,6 @@ impl Pool {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(self.limits.timeout));
         let tls = HttpsConnectorBuilder::new().with_tls_config(config);
         let schemes = if matches!(self.trust, Trust::Anybody) { tls.https_or_http() } else { tls.https_only() };
         Client::builder(TokioExecutor::new())
@@ -125,7 +127,29 @@ impl Pool {
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(MAX_IDLE)
             .http1_max_buf_size(MAX_HEAD_BYTES)
-            .build(schemes.enable_http1().wrap_connector(tcp))
+            .build(Connector { inner: schemes.enable_http1().wrap_connector(tcp), timeout: self.limits.timeout })
+    }
+}
+
+/// Gives up in time, TLS included: when another connection is free first, connecting goes on with nobody to wait for it.
+#[derive(Clone, Debug)]
+struct Connector {
+    inner: HttpsConnector<HttpConnector>,
+    timeout: Duration,
+}
+
+impl Service<Uri> for Connector {
+    type Response = <HttpsConnector<HttpConnector> as Service<Uri>>::Response;
+    type Error = Box<dyn Error + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connecting = tokio::time::timeout(self.timeout, self.inner.call(uri));
+        Box::pin(async { connecting.await? })
     }
 }
 
@@ -146,4 +170,52 @@ fn has_ended(error: &legacy::Error) -> bool {
         cause = inner.source();
     }
     false
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests own the tasks that they start")]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::runtime::{Builder, Runtime};
+
+    use super::*;
+
+    /// Answers each request with the number of its connection.
+    async fn serve(listener: TcpListener) {
+        for number in 0.. {
+            let Ok((stream, _)) = listener.accept().await else { return };
+            tokio::spawn(answer(stream, number));
+        }
+    }
+
+    async fn answer(mut stream: TcpStream, number: usize) {
+        let mut head = Vec::new();
+        while let Ok(byte) = stream.read_u8().await {
+            head.push(byte);
+            if head.ends_with(b"\r\n\r\n") {
+                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{number}");
+                stream.write_all(answer.as_bytes()).await.expect("sent");
+                head.clear();
+            }
+        }
+    }
+
+    #[test]
+    fn connections_are_kept_and_no_runtime_waits_for_another_that_stands_still_or_has_ended() {
+        let server = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let listener = server.block_on(TcpListener::bind("127.0.0.1:0")).expect("bound");
+        let uri: Uri = format!("http://{}/", listener.local_addr().expect("bound")).parse().expect("a URI");
+        server.spawn(serve(listener));
+        let limits = Limits { timeout: Duration::from_secs(20), max_bytes: 100 };
+        let pool = Pool::build(&uri, None, limits).expect("built");
+        let ask = |runtime: &Runtime| {
+            let fetched = runtime.block_on(pool.ask(Question::new(Full::default()))).expect("answered");
+            String::from_utf8(fetched.body.to_vec()).expect("a number")
+        };
+        let [one, two] = [0, 1].map(|_| Builder::new_current_thread().enable_all().build().expect("a runtime"));
+        assert_eq!([ask(&one), ask(&one), ask(&two), ask(&two), ask(&one)], ["0", "0", "1", "1", "0"]);
+        drop(one);
+        assert_eq!(ask(&two), "1");
+    }
 }

@@ -16,6 +16,7 @@ mod counters;
 mod flight;
 mod forward;
 mod inherited;
+mod inspection;
 mod introspection;
 mod jwt;
 mod lifetime;
