@@ -138,7 +138,7 @@ pub(super) fn service(kind: &AuthKind) -> Option<String> {
     let url = match kind {
         AuthKind::Introspection(introspection) => &introspection.url,
         AuthKind::Forward(forward) => &forward.url,
-        AuthKind::Jwt(_) | AuthKind::ClientCertificate(_) => return None,
+        AuthKind::Jwt(_) | AuthKind::ClientCertificate(_) | AuthKind::ApiKey(_) | AuthKind::Basic(_) => return None,
     };
     let port = url.port().map_or(String::new(), |port| format!(":{port}"));
     Some(format!("{}://{}{port}{}", url.scheme_str()?, url.host()?, url.path()))

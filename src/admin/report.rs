@@ -252,6 +252,8 @@ impl<'a> AuthReport<'a> {
         let (issuer, keys_from) = match &spec.kind {
             AuthKind::Jwt(jwt) => (Some(&*jwt.issuer), describe::keys(&jwt.keys)),
             AuthKind::ClientCertificate(_) => (None, "client_ca_file"),
+            AuthKind::ApiKey(_) => (None, "keys_file"),
+            AuthKind::Basic(_) => (None, "users_file"),
             AuthKind::Introspection(introspection) => (introspection.issuer.as_deref(), "url"),
             AuthKind::Forward(_) => (None, "url"),
         };

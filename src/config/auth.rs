@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Uri};
 
-use super::{CertificateFact, Claim, FileContent, Secret};
+use super::{ApiKeyAuth, BasicAuth, CertificateFact, Claim, FileContent, Secret};
 
 /// `[auth.NAME]`
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +28,10 @@ pub enum AuthKind {
     Jwt(Jwt),
     /// `type = "client_certificate"`
     ClientCertificate(CertificateAuth),
+    /// `type = "api_key"`
+    ApiKey(ApiKeyAuth),
+    /// `type = "basic"`
+    Basic(BasicAuth),
     /// `type = "introspection"`
     Introspection(Introspection),
     /// `type = "forward"`
@@ -40,6 +44,8 @@ impl AuthKind {
         match self {
             Self::Jwt(_) => "jwt",
             Self::ClientCertificate(_) => "client_certificate",
+            Self::ApiKey(_) => "api_key",
+            Self::Basic(_) => "basic",
             Self::Introspection(_) => "introspection",
             Self::Forward(_) => "forward",
         }
@@ -150,6 +156,8 @@ pub enum KeySource {
 pub enum TokenSource {
     /// `header.authorization`: the Bearer scheme
     Bearer,
+    /// The Basic scheme of the Authorization header
+    Basic,
     /// `header.NAME`: the whole value
     Header(HeaderName),
     /// `cookie.NAME`

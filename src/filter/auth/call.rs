@@ -39,7 +39,7 @@ impl<'a> Presented<'a> {
     }
 
     /// As they came
-    pub(super) fn text(&self) -> &'a str {
+    pub(super) fn text(&self) -> &str {
         self.text
     }
 

@@ -15,8 +15,12 @@ use crate::http::{Reason, Reply};
 pub(super) enum Scheme {
     /// RFC 6750
     Bearer,
+    /// RFC 7617
+    Basic,
     /// Registered nowhere, but a refusal must name what it misses
     ClientCertificate,
+    /// Registered nowhere either
+    ApiKey,
     /// Registered nowhere: what a service wants that decides, it alone can say
     Forward,
 }
@@ -25,7 +29,9 @@ impl Scheme {
     fn name(self) -> &'static str {
         match self {
             Self::Bearer => "Bearer",
+            Self::Basic => "Basic",
             Self::ClientCertificate => "ClientCertificate",
+            Self::ApiKey => "ApiKey",
             Self::Forward => "Forward",
         }
     }
@@ -34,7 +40,9 @@ impl Scheme {
     fn needs(self) -> &'static str {
         match self {
             Self::Bearer => "a Bearer token",
+            Self::Basic => "a user name and a password",
             Self::ClientCertificate => "a client certificate",
+            Self::ApiKey => "an API key",
             Self::Forward => "whatever the service that decides accepts",
         }
     }
@@ -44,6 +52,8 @@ impl Scheme {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asks<'a> {
     pub(super) scheme: Scheme,
+    /// What it is for, if that was chosen; visible ASCII without quotes
+    pub(super) realm: Option<&'a str>,
     /// Where a client finds out whom to ask for a token (RFC 9728 section 5.1)
     pub(super) resource_metadata: Option<&'a str>,
 }
@@ -164,8 +174,9 @@ impl Member {
             Some(url) => format!(", resource_metadata=\"{url}\""),
             None => String::new(),
         };
+        let realm = asks.realm.unwrap_or("tollgate");
         let value = |parameters: &str| {
-            let text = format!("{} realm=\"tollgate\"{parameters}{metadata}", asks.scheme.name());
+            let text = format!("{} realm=\"{realm}\"{parameters}{metadata}", asks.scheme.name());
             HeaderValue::from_str(&text).expect("scopes and addresses are visible ASCII")
         };
         let error =
@@ -179,7 +190,8 @@ impl Member {
         };
         Self {
             scheme: asks.scheme,
-            plain: value(""),
+            // Said where a browser would otherwise send what is not ASCII in an encoding of its own.
+            plain: value(if asks.scheme == Scheme::Basic { ", charset=\"UTF-8\"" } else { "" }),
             repeated: false,
             errors: (asks.scheme == Scheme::Bearer).then(errors),
         }
@@ -200,10 +212,11 @@ mod tests {
     use super::*;
 
     fn bearer(resource_metadata: Option<&str>) -> Asks<'_> {
-        Asks { scheme: Scheme::Bearer, resource_metadata }
+        Asks { scheme: Scheme::Bearer, realm: None, resource_metadata }
     }
 
-    const CERTIFICATE: Asks<'static> = Asks { scheme: Scheme::ClientCertificate, resource_metadata: None };
+    const CERTIFICATE: Asks<'static> = Asks { scheme: Scheme::ClientCertificate, realm: None, resource_metadata: None };
+    const BASIC: Asks<'static> = Asks { scheme: Scheme::Basic, realm: Some("a shop"), resource_metadata: None };
 
     fn challenges(asks: &[Asks<'_>], scope: &str, reason: Reason, member: usize) -> (u16, Vec<String>) {
         let reply = Challenges::new(asks.iter().copied(), scope).reply(reason, member);
@@ -275,8 +288,18 @@ mod tests {
     }
 
     #[test]
+    fn a_password_is_asked_for_with_its_realm_and_in_utf_8() {
+        let basic = r#"Basic realm="a shop", charset="UTF-8""#;
+        for reason in [Reason::NoCredentials, Reason::InvalidCredentials] {
+            assert_eq!(challenges(&[BASIC], "", reason, 0), (401, vec![basic.to_owned()]));
+        }
+        assert_eq!(challenges(&[BASIC], "a", Reason::InsufficientScope, 0), (403, Vec::new()));
+        assert_eq!(challenges(&[BASIC], "", Reason::AuthUnavailable, 0), (503, Vec::new()));
+    }
+
+    #[test]
     fn a_service_speaks_for_itself_and_a_401_has_a_challenge_whatever_it_says() {
-        let asks = [bearer(None), Asks { scheme: Scheme::Forward, resource_metadata: None }];
+        let asks = [bearer(None), Asks { scheme: Scheme::Forward, realm: None, resource_metadata: None }];
         let told = |status, headers: &[(HeaderName, &'static str)]| {
             let headers = headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
             let denial = Denial { status, headers: headers.collect(), body: "no".into() };

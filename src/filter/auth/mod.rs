@@ -5,7 +5,9 @@
 //! (`carrier`), each way of knowing that the route names is asked about them in turn, then the route's `require` is
 //! evaluated, and a refusal becomes a challenge.
 
+mod api_key;
 mod authenticator;
+mod basic;
 mod cache;
 mod call;
 mod carrier;
@@ -31,7 +33,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+pub use self::api_key::KeyText;
 pub use self::authenticator::Authenticator;
+pub use self::basic::Credentials as BasicCredentials;
 pub use self::carrier::{without_cookie, without_query};
 pub use self::counters::Counts;
 pub use self::route::RouteAuth;

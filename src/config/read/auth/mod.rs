@@ -1,5 +1,7 @@
 //! `[auth.NAME]`.
 
+mod api_key;
+mod basic;
 mod client_certificate;
 mod forward;
 mod introspection;
@@ -15,24 +17,31 @@ use super::table::Table;
 use super::{Objects, file, value};
 use crate::config::{Auth, AuthKind, Claim, FileContent, TokenSource};
 
+pub(in crate::config) use self::api_key::api_keys;
+
 const MAX_SOURCES: usize = 8;
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 #[derive(Clone, Copy)]
 enum Kind {
     Jwt,
     ClientCertificate,
+    ApiKey,
+    Basic,
     Introspection,
     Forward,
 }
 
-const KINDS: [(&str, Kind); 4] = [
+const KINDS: [(&str, Kind); 6] = [
     ("jwt", Kind::Jwt),
     ("client_certificate", Kind::ClientCertificate),
+    ("api_key", Kind::ApiKey),
+    ("basic", Kind::Basic),
     ("introspection", Kind::Introspection),
     ("forward", Kind::Forward),
 ];
 /// Ways of knowing that are to come.
-const LATER: [&str; 3] = ["api_key", "basic", "oidc"];
+const LATER: [&str; 1] = ["oidc"];
 
 pub(super) fn auth(mut table: Table<'_>) -> Option<Auth> {
     let why = "how callers are known, \"jwt\"";
@@ -45,6 +54,15 @@ pub(super) fn auth(mut table: Table<'_>) -> Option<Auth> {
         Kind::ClientCertificate => {
             let kind = client_certificate::client_certificate(&mut table).map(AuthKind::ClientCertificate);
             by_itself(&mut table, kind)
+        }
+        Kind::ApiKey => {
+            let kind = api_key::api_key(&mut table).map(AuthKind::ApiKey);
+            let sources = sources(&mut table, "key_from", TokenSource::Header(X_API_KEY));
+            by_credential(&mut table, kind, sources)
+        }
+        Kind::Basic => {
+            let kind = basic::basic(&mut table).map(AuthKind::Basic);
+            by_credential(&mut table, kind, Some(vec![TokenSource::Basic]))
         }
         Kind::Introspection => {
             let kind = introspection::introspection(&mut table).map(AuthKind::Introspection);
@@ -71,6 +89,19 @@ fn by_token(table: &mut Table<'_>, kind: Option<AuthKind>) -> Option<Auth> {
         forward_token: forward_token?,
         identity_headers: identity_headers?,
         resource_metadata: resource_metadata?,
+    })
+}
+
+/// What all ways have that look for something else than a token.
+fn by_credential(table: &mut Table<'_>, kind: Option<AuthKind>, sources: Option<Vec<TokenSource>>) -> Option<Auth> {
+    let forward_token = table.or("forward_credentials", false, Node::boolean);
+    let identity_headers = identity_headers(table);
+    Some(Auth {
+        kind: kind?,
+        sources: sources?,
+        forward_token: forward_token?,
+        identity_headers: identity_headers?,
+        resource_metadata: None,
     })
 }
 
