@@ -1,4 +1,4 @@
-//! The one outbound HTTP client: small documents from servers the operator has named.
+//! The outbound HTTP client: small documents from servers the operator has named.
 //!
 //! Everything is bounded, the whole exchange by one timeout, and what is asked for is what is answered: no redirects are
 //! followed, since a redirect is another server's choice of whom to trust. Nothing is kept between calls. Documents are
@@ -6,23 +6,24 @@
 
 use std::error::Error;
 use std::fmt::Write;
-use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, USER_AGENT};
-use http::{HeaderMap, Request, StatusCode, Uri};
+use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
+use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::TokioExecutor;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::RootCertStore;
+
+use super::trust;
 
 /// A response's head: hyper reads no more than this at once.
-const MAX_HEAD_BYTES: usize = 64 * 1024;
+pub(super) const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// What one exchange may take.
 #[derive(Clone, Copy, Debug)]
@@ -72,10 +73,8 @@ pub async fn fetch(uri: &Uri, limits: Limits) -> Result<Fetched, FetchError> {
     let exchange = async {
         match uri.scheme_str() {
             Some("https") => {
-                // Reads files: not on a thread that has others to serve.
-                let roots = tokio::task::spawn_blocking(native_roots).await.map_err(io::Error::other);
-                let roots = roots.and_then(|roots| roots).map_err(|error| FetchError::Unreachable(error.to_string()));
-                over_tls(uri, limits, roots?).await
+                let roots = trust::system().await.map_err(|error| FetchError::Unreachable(error.to_string()))?;
+                over_tls(uri, limits, roots).await
             }
             Some("http") if is_loopback(uri) => get(HttpConnector::new(), uri, limits).await,
             _ => Err(FetchError::Forbidden),
@@ -91,24 +90,8 @@ fn is_loopback(uri: &Uri) -> bool {
     address.map_or(host.eq_ignore_ascii_case("localhost"), |address| address.to_canonical().is_loopback())
 }
 
-fn native_roots() -> io::Result<RootCertStore> {
-    let loaded = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    // Some systems carry a certificate or two that cannot be read; that is no reason to trust none.
-    let (usable, _) = roots.add_parsable_certificates(loaded.certs);
-    if usable == 0 {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "this system has no root certificates"));
-    }
-    Ok(roots)
-}
-
 async fn over_tls(uri: &Uri, limits: Limits, roots: RootCertStore) -> Result<Fetched, FetchError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| FetchError::Unreachable(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let config = trust::client(roots).map_err(|error| FetchError::Unreachable(error.to_string()))?;
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     let connector =
@@ -129,12 +112,19 @@ where
         .header(ACCEPT, "application/json, */*;q=0.1")
         .body(Empty::new())
         .map_err(|error| FetchError::Broken(error.to_string()))?;
-    let response = client.request(request).await.map_err(|error| {
-        let text = chain(&error);
-        if error.is_connect() { FetchError::Unreachable(text) } else { FetchError::Broken(text) }
-    })?;
+    received(client.request(request).await.map_err(|error| unsent(&error))?, limits.max_bytes).await
+}
+
+/// Why there is no response to a request.
+pub(super) fn unsent(error: &legacy::Error) -> FetchError {
+    let text = chain(error);
+    if error.is_connect() { FetchError::Unreachable(text) } else { FetchError::Broken(text) }
+}
+
+/// The whole of a response.
+pub(super) async fn received(response: Response<Incoming>, max_bytes: usize) -> Result<Fetched, FetchError> {
     let (head, body) = response.into_parts();
-    let body = Limited::new(body, limits.max_bytes).collect().await.map_err(|error| {
+    let body = Limited::new(body, max_bytes).collect().await.map_err(|error| {
         if error.is::<LengthLimitError>() { FetchError::TooLarge } else { FetchError::Broken(chain(&*error)) }
     })?;
     Ok(Fetched { status: head.status, headers: head.headers, body: body.to_bytes() })
@@ -155,6 +145,8 @@ fn chain(error: &dyn Error) -> String {
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "tests own the tasks that they start")]
 mod tests {
+    use std::sync::Arc;
+
     use rcgen::{CertifiedKey, generate_simple_self_signed};
     use rustls::ServerConfig;
     use rustls::pki_types::PrivateKeyDer;

@@ -13,13 +13,19 @@ mod call;
 mod carrier;
 mod certificate;
 mod challenge;
+mod circuit;
 mod counters;
+mod flight;
+mod forward;
 mod inherited;
 mod inspection;
+mod introspection;
 mod jwt;
 mod lifetime;
 mod require;
 mod route;
+mod seldom;
+mod service;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -41,7 +47,7 @@ pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Claims = Arc<Map<String, Value>>;
 
 /// Why credentials are not accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Refused {
     /// There is nothing to be known by
     Missing,
@@ -56,6 +62,8 @@ enum Refused {
     Expired,
     /// There is nothing yet that could tell
     Unavailable,
+    /// By a service, which says it in its own words
+    Denied(Box<forward::Denial>),
 }
 
 #[cfg(test)]

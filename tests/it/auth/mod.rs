@@ -2,7 +2,9 @@
 
 mod api_key; // keys of programs, and the command line that makes them
 mod basic; // passwords of people
+mod forward; // a service decides: what it is shown, and what comes of its answer
 mod identity; // what the origin is told, and what it must never see
+mod introspection; // tokens that only their issuer can read
 mod keys; // where the keys come from, and what happens when they do not
 mod several; // any of several ways is enough, and none may be enough too
 mod token; // what a token proves

@@ -44,6 +44,8 @@ async fn asked(basic: &Basic, text: &str, seconds: u64) -> (Option<Result<Claims
         client: Ipv4Addr::LOCALHOST.into(),
         client_certificate: None,
         route: "",
+        scheme: "http",
+        id: "",
     };
     let call = Call { request: &request, presented: Some(Presented::new(text, 0)), wall: at(seconds) };
     (basic.recall(call.presented.as_ref(), call.wall), basic.verify(&call).await)

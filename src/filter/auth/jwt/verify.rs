@@ -1,7 +1,7 @@
 //! Whether a token is what it claims to be: signature, issuer, audience, time and required claims.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{DecodingKey, Validation, decode};
@@ -14,7 +14,7 @@ use super::token::Token;
 use crate::config::{Algorithm, Claim, Jwt, Name};
 use crate::filter::Identity;
 use crate::filter::auth::Refused;
-use crate::filter::auth::lifetime::Lifetime;
+use crate::filter::auth::lifetime::{Lifetime, seconds};
 
 /// The rules of one provider.
 #[derive(Debug)]
@@ -129,15 +129,6 @@ fn signed(token: &Token<'_>, key: &DecodingKey, validation: &Validation) -> Resu
             _ => Refused::Invalid("not a JWT that can be read"),
         }),
     }
-}
-
-/// A NumericDate (RFC 7519 section 2); fractions are dropped.
-fn seconds(value: &Value) -> Option<u64> {
-    if let Some(whole) = value.as_u64() {
-        return Some(whole);
-    }
-    let seconds = value.as_f64().filter(|seconds| *seconds >= 0.0)?;
-    Duration::try_from_secs_f64(seconds).ok().map(|duration| duration.as_secs())
 }
 
 /// A claim by the name in the configuration: one member, or a JSON Pointer (RFC 6901) after a leading `/`.
