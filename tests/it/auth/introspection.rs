@@ -229,6 +229,24 @@ fn a_connection_that_the_service_has_closed_costs_nobody_an_answer() {
     }
 }
 
+#[test]
+fn a_question_that_a_kept_connection_ended_under_is_asked_once_more() {
+    let service = Origin::raw(|connection| {
+        if matches!(connection.request(), Ok(Some(_))) {
+            connection.reply(200, &[JSON], ACTIVE);
+            // The second is read, and the connection closed without a word.
+            drop(connection.request());
+        }
+    });
+    let origin = Origin::replying("");
+    let tollgate = before(&service, &origin, "remember = \"none\"");
+    let mut client = Client::connect(tollgate.addr());
+    for _ in 0..5 {
+        client.send(&Request::get("/").bearer("good")).expect(200);
+    }
+    assert_eq!((service.hits(), service.connections()), (9, 5));
+}
+
 /// Nobody passes by a service that does this, whatever it is that it does.
 #[track_caller]
 fn unavailable(service: &Origin, more: &str, result: &str) -> Tollgate {
@@ -243,9 +261,9 @@ fn unavailable(service: &Origin, more: &str, result: &str) -> Tollgate {
 
 /// A service that answers each question like this.
 #[track_caller]
-fn lies(result: &str, script: impl Fn(&mut Connection) + Send + Sync + 'static) -> Tollgate {
+fn lies(result: &str, script: impl Fn(&mut Connection) + Send + Sync + 'static) {
     let service = Origin::scripted(move |_, connection| script(connection));
-    unavailable(&service, "", result)
+    unavailable(&service, "", result);
 }
 
 const ACTIVE: &str = r#"{"active":true,"sub":"alice"}"#;
@@ -284,10 +302,12 @@ fn a_service_that_lies_lets_nobody_pass() {
 #[test]
 fn a_service_that_does_not_know_the_gateway_is_an_error_of_the_operator() {
     for status in [401, 403] {
-        let tollgate = lies("unauthorized", move |connection| connection.reply(status, &[JSON], ACTIVE));
+        let service = Origin::scripted(move |_, connection| connection.reply(status, &[JSON], ACTIVE));
+        let tollgate = unavailable(&service, "", "unauthorized");
         for number in 0..5 {
             tollgate.get("/").bearer(&format!("good{number}")).send().expect(503);
         }
+        tollgate.wait_for_metric(&asked("unauthorized"), 6.0);
         let stderr = tollgate.stderr();
         assert_eq!(stderr.matches("does not know this gateway").count(), 1, "{stderr}");
         assert!(stderr.contains("ERROR") && stderr.contains("client_id"), "{stderr}");
