@@ -13,6 +13,7 @@ mod reason;
 mod reply;
 mod request;
 mod request_id;
+mod trust;
 
 pub use client::{Client, TrustedProxies, network, unmapped};
 pub use client_certificate::{CertificateTexts, ClientCertificate};
