@@ -10,7 +10,7 @@ use rustls::crypto::CryptoProvider;
 use tokio::sync::Semaphore;
 
 use crate::admin::{Admin, Sources};
-use crate::config::{Config, ConfigError, Name, Places};
+use crate::config::{Config, ConfigError, Name, Places, Reading, Recorder, System};
 use crate::control::{self, Drain, Estate, Launcher, Life, Parts, Predecessor, Reloader, Signals, Status};
 use crate::listen::{Crowd, Listeners, Listening, Threads};
 use crate::proxy::Proxy;
@@ -53,7 +53,7 @@ pub struct Summary {
 /// # Errors
 /// What is wrong with the configuration.
 pub fn check(file: &Path) -> Result<Summary, ConfigError> {
-    let (config, places) = Config::load_with_places(file)?;
+    let (config, places) = Config::load_with_places(file, &System)?;
     let snapshot = Snapshot::build(config, None, &tools(Vec::new())).map_err(|problems| places.locate(problems))?;
     Ok(Summary {
         listeners: snapshot.config.listeners.len(),
@@ -70,7 +70,9 @@ pub fn run(file: &Path, take_over: bool) -> Result<(), StartError> {
     let signals = Signals::install().map_err(|error| other(format!("signal handlers cannot be installed: {error}")))?;
     let started_by = Predecessor::that_started_us().map_err(StartError::Other)?;
     raise_file_limit();
-    let loaded = Config::load_with_places(file);
+    let recorder = Recorder::new(&System);
+    let loaded = Config::load_with_places(file, &recorder);
+    let reading = recorder.into_reading();
     let inherited = match (started_by, &loaded) {
         (None, Ok((config, _))) if take_over => {
             Some(Predecessor::that_runs(&config.server.runtime_dir).map_err(StartError::Other)?)
@@ -80,7 +82,7 @@ pub fn run(file: &Path, take_over: bool) -> Result<(), StartError> {
     let (predecessor, estate) = inherited.unzip();
     let started = loaded
         .map_err(StartError::from)
-        .and_then(|loaded| start(loaded, file, signals, predecessor.clone(), estate.unwrap_or_default()));
+        .and_then(|loaded| start(loaded, (file, reading), signals, predecessor.clone(), estate.unwrap_or_default()));
     let Started { server, life, workers, access_log, failure } = started.inspect_err(|error| {
         if let Some(predecessor) = &predecessor {
             predecessor.abort(&error.to_string());
@@ -107,7 +109,7 @@ struct Started {
 /// Binds, builds and wires everything; nothing runs yet.
 fn start(
     (config, places): (Config, Places),
-    file: &Path,
+    (file, reading): (&Path, Reading),
     signals: Signals,
     predecessor: Option<Predecessor>,
     Estate { mut sockets, ticket_keys }: Estate,
@@ -178,7 +180,7 @@ fn start(
     server.add_service(Admin::new(sources, admin_socket, health_socket));
     let failure = Arc::new(OnceLock::new());
     let life = Life::new(Parts {
-        reloader: Reloader::new(file.to_path_buf(), live, tools.clone(), Arc::clone(&status)),
+        reloader: Reloader::new(file.to_path_buf(), reading, live, tools.clone(), Arc::clone(&status)),
         drain,
         status,
         metrics: tools.metrics,

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::config::{
-    Action, Balance, CertificateFact, Claim, HostPattern, KeySource, LimitKind, Protocol, RoutePath, Segment, Selector,
+    Action, Balance, CertificateFact, HostPattern, KeySource, LimitKind, Protocol, RoutePath, Segment, Selector,
     Template, TemplatePart, UpstreamProtocol,
 };
 
@@ -39,7 +39,7 @@ pub(super) fn selector(selector: &Selector) -> String {
         Selector::ClientAddress => "client.address".into(),
         Selector::AuthSubject => "auth.subject".into(),
         Selector::AuthName => "auth.name".into(),
-        Selector::Claim(name) => format!("claim.{}", claim(name)),
+        Selector::Claim(name) => format!("claim.{name}"),
         Selector::Header(name) => format!("header.{name}"),
         Selector::Cookie(name) => format!("cookie.{name}"),
         Selector::Query(name) => format!("query.{name}"),
@@ -53,15 +53,6 @@ pub(super) fn selector(selector: &Selector) -> String {
 fn client_certificate(fact: CertificateFact) -> String {
     let name = CertificateFact::ALL.iter().find(|(_, other)| *other == fact).map_or("", |(name, _)| name);
     format!("tls.client.{name}")
-}
-
-pub(super) fn claim(claim: &Claim) -> String {
-    match claim {
-        Claim::Member(name) => name.clone(),
-        Claim::Pointer(path) => {
-            path.iter().map(|token| format!("/{}", token.replace('~', "~0").replace('/', "~1"))).collect()
-        }
-    }
 }
 
 /// `100/s, burst 200` or `500 at once`
@@ -101,7 +92,7 @@ fn template(template: &Template) -> String {
             TemplatePart::Host => write!(text, "{{host}}"),
             TemplatePart::Method => write!(text, "{{method}}"),
             TemplatePart::Parameter(name) => write!(text, "{{{name}}}"),
-            TemplatePart::Claim(name) => write!(text, "{{claim.{}}}", claim(name)),
+            TemplatePart::Claim(name) => write!(text, "{{claim.{name}}}"),
             TemplatePart::Header(name) => write!(text, "{{header.{name}}}"),
             TemplatePart::ClientCertificate(fact) => write!(text, "{{{}}}", client_certificate(*fact)),
         };
@@ -148,6 +139,7 @@ mod tests {
     use std::num::NonZeroU32;
 
     use super::*;
+    use crate::config::Claim;
     use crate::config::{PathPattern, Rate, Redirect};
 
     fn pattern(segments: &[Segment], below: bool) -> String {

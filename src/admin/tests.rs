@@ -140,6 +140,7 @@ fn config(token: Option<&str>) -> Config {
             max_connections: 100,
             max_connections_per_address: None,
             keep_underscore_headers: false,
+            watch: false,
         },
         admin: config::Admin {
             address: "127.0.0.1:9900".parse().expect("an address"),

@@ -8,6 +8,7 @@ mod reload;
 mod run;
 mod running;
 mod status;
+mod token;
 mod upgrade;
 mod version;
 
@@ -32,6 +33,9 @@ pub enum Command {
     Status(status::Status),
     /// Try everything at once: services, an issuer, and a gateway in front of them
     Demo(demo::Demo),
+    /// Look into tokens, and make some for tests
+    #[command(subcommand)]
+    Token(token::Token),
     /// Say what this binary is
     Version(version::Version),
 }
@@ -60,6 +64,7 @@ impl Command {
             Self::Upgrade(command) => command.run(),
             Self::Status(command) => command.run(),
             Self::Demo(command) => command.run(),
+            Self::Token(command) => command.run(),
             Self::Version(command) => command.run(),
         }
     }

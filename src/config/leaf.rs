@@ -195,6 +195,17 @@ pub enum Claim {
     Pointer(Vec<String>),
 }
 
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Member(name) => f.write_str(name),
+            Self::Pointer(path) => {
+                path.iter().try_for_each(|token| write!(f, "/{}", token.replace('~', "~0").replace('/', "~1")))
+            }
+        }
+    }
+}
+
 /// Text with `{variables}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template(pub Vec<TemplatePart>);

@@ -11,22 +11,23 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it, by place.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        Self::load_with_places(path).map(|(config, _)| config)
+        Self::load_with_places(path, &System).map(|(config, _)| config)
     }
 
     /// [`Self::load`], and where everything stands: to show what is found wrong when objects are built from it.
     ///
     /// # Errors
     /// Everything that is wrong with it, by place.
-    pub fn load_with_places(path: &Path) -> Result<(Self, Places), ConfigError> {
+    pub fn load_with_places(path: &Path, surroundings: &dyn Surroundings) -> Result<(Self, Places), ConfigError> {
         let unreadable = |message: String| ConfigError {
             file: path.to_owned(),
             problems: vec![Problem::new(path.display().to_string(), message)],
         };
-        let content = System.file(path, MAX_FILE).map_err(|error| unreadable(format!("it cannot be read: {error}")))?;
+        let content =
+            surroundings.file(path, MAX_FILE).map_err(|error| unreadable(format!("it cannot be read: {error}")))?;
         let text = String::from_utf8(content)
             .map_err(|error| unreadable(read::not_text(&error.utf8_error(), error.as_bytes())))?;
-        Self::read(&text, path, &System)
+        Self::read(&text, path, surroundings)
     }
 
     /// Reads the configuration `text` as if it stood in a file at `path`.

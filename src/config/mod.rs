@@ -12,6 +12,7 @@ mod listener;
 mod load;
 mod problem;
 mod read;
+mod reading;
 mod route;
 mod server;
 mod surroundings;
@@ -30,6 +31,7 @@ pub use listener::{Certificate, ClientAuth, Listener, Protocol, ProxyProtocol, T
 pub use load::runtime_dir;
 pub use problem::{ConfigError, Location, Problem};
 pub use read::Places;
+pub use reading::{Reading, Recorder};
 pub use route::{
     Action, AuthChoice, ClientRules, Cors, CorsHeaders, CorsOrigins, EncodedSlash, HeaderRules, Redirect, Require,
     Respond, Rewrite, Route, RoutePath,

@@ -28,6 +28,8 @@ pub struct Server {
     pub max_connections_per_address: Option<NonZeroUsize>,
     /// Keep request headers with `_` in their name; default: false
     pub keep_underscore_headers: bool,
+    /// Reload when a file that the configuration was read from changes; default: false
+    pub watch: bool,
 }
 
 /// `[admin]`

@@ -22,6 +22,7 @@ use super::signals::{Signal, Signals};
 use super::socket::{self, Command};
 use super::successor::Predecessor;
 use super::upgrade::{self, Candidate, Launcher, Successor};
+use super::watch::Watcher;
 use super::{Drain, Phase, Reloader, Status, tasks};
 use crate::snapshot::Snapshot;
 use crate::socket::{Channel, Sockets};
@@ -90,7 +91,8 @@ struct Operation {
 
 /// How an operation ended.
 enum Done {
-    Reload(Result<String, String>),
+    /// Nothing, if files were looked at and had not changed
+    Reload(Option<Result<String, String>>),
     HandOver(Result<Successor, String>),
 }
 
@@ -102,12 +104,14 @@ struct Living {
     operation: Option<Operation>,
     /// HUP or QUIT came while an operation was under way
     pending: Option<Signal>,
+    /// Present while files are followed
+    watcher: Option<Watcher>,
 }
 
 impl Living {
     fn new(mut parts: Parts) -> Self {
         let sockets = Arc::new(std::mem::take(&mut parts.sockets));
-        Self { parts, manager: ServiceManager::new(), sockets, operation: None, pending: None }
+        Self { parts, manager: ServiceManager::new(), sockets, operation: None, pending: None, watcher: None }
     }
 
     async fn live(mut self) -> ShutdownSignal {
@@ -122,6 +126,7 @@ impl Living {
             }
             return ShutdownSignal::FastShutdown;
         }
+        self.follow_files();
         if let Some(signal) = self.pending.take() {
             self.start(signal);
         }
@@ -155,6 +160,7 @@ impl Living {
                     }
                 }
                 Some(command) = commands.recv(), if idle => self.obey(command),
+                () = changed(self.watcher.as_mut()), if idle => self.look(),
             }
         }
     }
@@ -231,8 +237,27 @@ impl Living {
 
     fn reload(&mut self, reply: Option<oneshot::Sender<Answer>>) {
         let reloader = self.parts.reloader.clone();
-        let task = tokio::spawn(async move { Done::Reload(reloader.reload().await) });
+        let task = tokio::spawn(async move { Done::Reload(Some(reloader.reload().await)) });
         self.operation = Some(Operation { task, reply, candidate: Candidate::default() });
+    }
+
+    /// Files have changed, or may have.
+    fn look(&mut self) {
+        let reloader = self.parts.reloader.clone();
+        let task = tokio::spawn(async move { Done::Reload(reloader.catch_up().await) });
+        self.operation = Some(Operation { task, reply: None, candidate: Candidate::default() });
+    }
+
+    /// As the configuration that serves has it.
+    fn follow_files(&mut self) {
+        if !self.parts.reloader.live().load_full().config.server.watch {
+            self.watcher = None;
+        } else if self.watcher.is_none() {
+            match Watcher::start(self.parts.reloader.readings()) {
+                Ok(watcher) => self.watcher = Some(watcher),
+                Err(why) => log::error!("server.watch: files are not followed until the next reload: {why}"),
+            }
+        }
     }
 
     fn hand_over(&mut self, to: Option<Arc<Channel>>, reply: Option<oneshot::Sender<Answer>>) {
@@ -257,25 +282,28 @@ impl Living {
     fn finish(&mut self, done: Result<Done, tokio::task::JoinError>) -> Option<Successor> {
         let reply = self.operation.take().and_then(|operation| operation.reply);
         let (result, successor) = match done {
-            Ok(Done::Reload(result)) => (result, None),
+            Ok(Done::Reload(result)) => {
+                self.follow_files();
+                (result, None)
+            }
             Ok(Done::HandOver(Ok(successor))) => {
                 let text = format!("process {} has taken over from process {}", successor.pid, std::process::id());
-                (Ok(text), Some(successor))
+                (Some(Ok(text)), Some(successor))
             }
             Ok(Done::HandOver(Err(why))) => {
                 self.parts.metrics.upgraded(false);
                 log::error!("nothing was handed over, this process serves on: {why}");
-                (Err(why), None)
+                (Some(Err(why)), None)
             }
-            Err(panic) => (Err(format!("a defect of this program: {panic}")), None),
+            Err(panic) => (Some(Err(format!("a defect of this program: {panic}"))), None),
         };
         if successor.is_some() {
             self.stop_for_successor();
         }
-        if let (Ok(text), None) = (&result, &successor) {
+        if let (Some(Ok(text)), None) = (&result, &successor) {
             self.manager.status(text);
         }
-        if let Some(reply) = reply {
+        if let Some((reply, result)) = reply.zip(result) {
             // Whoever asked has left: there is nobody to tell.
             drop(reply.send(Answer::new(result)));
         }
@@ -291,6 +319,7 @@ impl Living {
     fn stop_for_successor(&mut self) {
         self.parts.metrics.upgraded(true);
         self.parts.status.hand_over();
+        self.watcher = None;
         self.parts.drain.advance(Phase::Draining);
     }
 
@@ -307,6 +336,7 @@ impl Living {
         let snapshot = self.parts.reloader.live().load_full();
         let delay = snapshot.config.server.drain_delay;
         self.end_operation();
+        self.watcher = None;
         self.parts.drain.advance(Phase::Leaving);
         if !delay.is_zero() {
             log::info!("leaving: still accepting for {delay:?}");
@@ -393,6 +423,14 @@ fn remove(file: &Path) {
 async fn finished(operation: Option<&mut Operation>) -> Result<Done, tokio::task::JoinError> {
     match operation {
         Some(operation) => (&mut operation.task).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Resolves when files that are followed may have changed.
+async fn changed(watcher: Option<&mut Watcher>) {
+    match watcher {
+        Some(watcher) => watcher.changed().await,
         None => std::future::pending().await,
     }
 }

@@ -1,8 +1,9 @@
 //! Changing the truth while it runs: reload, hand-over, drain.
 //!
 //! [`Life`] is the process from its first READY to its end; it hears signals ([`Signals`]) and commands (`socket`), and
-//! does one thing at a time: [`Reloader`] replaces the snapshot, `upgrade` hands over to a successor, which sees the same
-//! from its side as [`Predecessor`]. [`Drain`] is what everybody else watches.
+//! does one thing at a time: [`Reloader`] replaces the snapshot (also when `watch` has seen its files change), `upgrade`
+//! hands over to a successor, which sees the same from its side as [`Predecessor`]. [`Drain`] is what everybody else
+//! watches.
 
 mod drain;
 mod life;
@@ -15,6 +16,7 @@ mod status;
 mod successor;
 mod tasks;
 mod upgrade;
+mod watch;
 
 pub use drain::{AcceptorGuard, ConnectionGuard, Drain, Phase};
 pub use life::{Life, Parts};

@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::{Status, tasks};
-use crate::config::Config;
+use crate::config::{Config, Places, Reading, Recorder, System};
 use crate::snapshot::{Live, Snapshot, Tools};
 use crate::tls::TicketKeys;
 
@@ -18,12 +20,24 @@ pub struct Reloader {
     live: Arc<Live>,
     tools: Tools,
     status: Arc<Status>,
+    /// The last one, also if nothing came of it
+    reading: watch::Sender<Arc<Reading>>,
+}
+
+/// What has become of the files.
+enum News {
+    /// They hold what they held
+    Nothing,
+    /// They say what serves
+    Same,
+    /// They say this
+    Next(Box<Snapshot>),
 }
 
 impl Reloader {
-    /// Reads from `file`.
-    pub fn new(file: PathBuf, live: Arc<Live>, tools: Tools, status: Arc<Status>) -> Self {
-        Self { file: Arc::new(file), live, tools, status }
+    /// Reads from `file`; what serves has been built from `reading`.
+    pub fn new(file: PathBuf, reading: Reading, live: Arc<Live>, tools: Tools, status: Arc<Status>) -> Self {
+        Self { file: Arc::new(file), live, tools, status, reading: watch::Sender::new(Arc::new(reading)) }
     }
 
     /// What serves.
@@ -36,43 +50,102 @@ impl Reloader {
         &self.tools.tls.ticket_keys
     }
 
+    /// What was read last: the files to follow.
+    pub(super) fn readings(&self) -> watch::Receiver<Arc<Reading>> {
+        self.reading.subscribe()
+    }
+
     /// Builds what is on disk now and serves it.
     ///
     /// # Errors
     /// Why nothing has changed, for a person.
     pub async fn reload(self) -> Result<String, String> {
-        let result = self.replace().await;
-        self.tools.metrics.reloaded(result.is_ok());
-        self.status.reloaded(result.as_ref().map(drop).map_err(Clone::clone));
-        match &result {
-            Ok(text) => log::info!("{text}"),
-            Err(why) => log::error!("the configuration was not reloaded, nothing has changed: {why}"),
-        }
+        let built = self.apart(|this, old| this.build(this.load()?, old)).await;
+        let result = match built {
+            Ok(next) => Ok(self.serve(next).await),
+            Err(why) => Err(why),
+        };
+        self.report(&result);
         result
     }
 
-    async fn replace(&self) -> Result<String, String> {
-        let (old, this) = (self.live.load_full(), self.clone());
-        // Files are read and expressions compiled: not on a thread that others wait for.
-        let next = tokio::task::spawn_blocking({
-            let old = Arc::clone(&old);
-            move || this.build(&old)
-        });
-        let next = Arc::new(next.await.map_err(|error| format!("building the configuration failed: {error}"))??);
-        tasks::follow(&next, Some(&old)).await;
-        let generation = next.generation;
-        self.live.replace(next);
-        Ok(format!("configuration {generation} serves, read from {}", self.file.display()))
+    /// The same where nobody has asked for it and files may have changed. If what they say serves already, nothing is
+    /// counted or told.
+    pub(super) async fn catch_up(self) -> Option<Result<String, String>> {
+        let result = match self.apart(Self::news).await {
+            Ok(News::Next(next)) => Ok(self.serve(*next).await),
+            // What was broken is mended: that is worth telling.
+            Ok(News::Same) if self.has_failed() => {
+                let generation = self.live.load_full().generation;
+                Ok(format!("configuration {generation} serves on, {} says the same again", self.file.display()))
+            }
+            Ok(News::Same | News::Nothing) => return None,
+            Err(why) => Err(why),
+        };
+        self.report(&result);
+        Some(result)
     }
 
-    fn build(&self, old: &Snapshot) -> Result<Snapshot, String> {
-        let (config, places) = Config::load_with_places(&self.file).map_err(|error| error.to_string())?;
+    /// Files are read and expressions compiled: not on a thread that others wait for.
+    async fn apart<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self, &Snapshot) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
+        let (old, this) = (self.live.load_full(), self.clone());
+        let done = tokio::task::spawn_blocking(move || work(&this, &old)).await;
+        done.map_err(|error| format!("building the configuration failed: {error}"))?
+    }
+
+    fn news(&self, old: &Snapshot) -> Result<News, String> {
+        let reading = Arc::clone(&self.reading.borrow());
+        // What was refused once would be refused again, and told again.
+        if reading.again(&System) == *reading {
+            log::debug!("no file of the configuration has changed");
+            return Ok(News::Nothing);
+        }
+        let loaded = self.load()?;
+        if loaded.0 == old.config {
+            log::debug!("files of the configuration have changed, and it says the same");
+            return Ok(News::Same);
+        }
+        self.build(loaded, old).map(|next| News::Next(Box::new(next)))
+    }
+
+    fn load(&self) -> Result<(Config, Places), String> {
+        let recorder = Recorder::new(&System);
+        let loaded = Config::load_with_places(&self.file, &recorder);
+        self.reading.send_replace(Arc::new(recorder.into_reading()));
+        loaded.map_err(|error| error.to_string())
+    }
+
+    fn build(&self, (config, places): (Config, Places), old: &Snapshot) -> Result<Snapshot, String> {
         let fixed = needs_upgrade(&old.config, &config);
         if !fixed.is_empty() {
             let keys = fixed.into_iter().collect::<Vec<_>>().join(", ");
             return Err(format!("{keys} cannot change while the process runs: this needs `tollgate upgrade`"));
         }
         Snapshot::build(config, Some(old), &self.tools).map_err(|problems| places.locate(problems).to_string())
+    }
+
+    fn has_failed(&self) -> bool {
+        self.status.last_reload().is_some_and(|last| last.error.is_some())
+    }
+
+    fn report(&self, result: &Result<String, String>) {
+        self.tools.metrics.reloaded(result.is_ok());
+        self.status.reloaded(result.as_ref().map(drop).map_err(Clone::clone));
+        match result {
+            Ok(text) => log::info!("{text}"),
+            Err(why) => log::error!("the configuration was not reloaded, nothing has changed: {why}"),
+        }
+    }
+
+    async fn serve(&self, next: Snapshot) -> String {
+        let next = Arc::new(next);
+        tasks::follow(&next, Some(&self.live.load_full())).await;
+        let generation = next.generation;
+        self.live.replace(next);
+        format!("configuration {generation} serves, read from {}", self.file.display())
     }
 }
 

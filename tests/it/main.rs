@@ -28,9 +28,11 @@ mod life; // probes, commands, exit codes, signals
 mod reload; // everything changes at once, or nothing does
 mod service_manager; // what systemd is told, and by whom
 mod upgrade; // handing over: nobody notices, or nothing happens
+mod watch; // files that are followed: a change needs no command
 mod zero_loss; // all of it under load, with the fate of each request
 
 // Those who look at it.
 mod admin; // what an operator sees: probes, metrics, the status page, across reloads and upgrades
 mod demo; // `tollgate demo`, as a newcomer uses it
 mod telemetry; // what is left of a request: its numbers, and its one line
+mod token; // `tollgate token`: looked into as the gateway would, and made for tests

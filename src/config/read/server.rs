@@ -35,7 +35,7 @@ pub(super) fn server(ctx: &Context<'_>, mut table: Table<'_>) -> Option<Server> 
     let max_connections_per_address =
         table.optional("max_connections_per_address", |node| NonZeroUsize::new(node.integer(1..=MAX_CONNECTIONS)?));
     let keep_underscore_headers = table.or("keep_underscore_headers", false, Node::boolean);
-    table.only("watch", &false, Node::boolean);
+    let watch = table.or("watch", false, Node::boolean);
     table.finish(&[]);
     Some(Server {
         threads: threads?,
@@ -46,6 +46,7 @@ pub(super) fn server(ctx: &Context<'_>, mut table: Table<'_>) -> Option<Server> 
         max_connections: max_connections?,
         max_connections_per_address: max_connections_per_address?,
         keep_underscore_headers: keep_underscore_headers?,
+        watch: watch?,
     })
 }
 

@@ -144,6 +144,11 @@ impl Authenticator {
         }
     }
 
+    /// Whether it knows of a token by itself what it is worth.
+    pub(super) fn judges_tokens(&self) -> bool {
+        matches!(self.way, Way::Jwt(_))
+    }
+
     /// How callers are asked for it.
     pub(super) fn asks(&self) -> Asks<'_> {
         let scheme = match &self.way {

@@ -13,6 +13,7 @@ mod certificate;
 mod challenge;
 mod counters;
 mod inherited;
+mod inspection;
 mod jwt;
 mod lifetime;
 mod require;

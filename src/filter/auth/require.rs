@@ -1,5 +1,7 @@
 //! What a route asks of a caller who is known: scopes and claims.
 
+use std::fmt;
+
 use serde_json::Value;
 
 use crate::config::{Claim, Problem, Require};
@@ -32,20 +34,58 @@ impl Requirement {
 
     /// Whether the caller has all of it.
     pub(super) fn is_met_by(&self, identity: &Identity) -> bool {
+        self.missing(identity).next().is_none()
+    }
+
+    /// What the caller does not have.
+    pub(super) fn missing<'a>(&'a self, identity: &'a Identity) -> impl Iterator<Item = Missing<'a>> {
         let has = |scope: &String| scopes(identity).any(|held| held == scope);
-        self.scopes.iter().all(has)
-            && (self.any_scope.is_empty() || self.any_scope.iter().any(has))
-            && self.claims.iter().all(|(claim, values)| has_one(identity.claim(claim), values))
-            && self.all_claims.iter().all(|(claim, values)| {
-                let claim = identity.claim(claim);
-                values.iter().all(|value| has_one(claim, std::slice::from_ref(value)))
-            })
+        let all = self.scopes.iter().filter(move |scope| !has(scope)).map(|scope| Missing::Scope(scope));
+        let lacks_any = !self.any_scope.is_empty() && !self.any_scope.iter().any(has);
+        let any = lacks_any.then_some(Missing::AnyScope(&self.any_scope));
+        let claims = self.claims.iter().filter(|(claim, values)| !has_one(identity.claim(claim), values));
+        let claims = claims.map(|(claim, values)| Missing::Claim { claim, values });
+        let all_claims = self.all_claims.iter().filter(|(claim, values)| {
+            let claim = identity.claim(claim);
+            !values.iter().all(|value| has_one(claim, std::slice::from_ref(value)))
+        });
+        let all_claims = all_claims.map(|(claim, values)| Missing::AllClaims { claim, values });
+        all.chain(any).chain(claims).chain(all_claims)
     }
 
     /// Scopes that are enough, for the challenge (RFC 6750 section 3); empty when none are asked for.
     pub(super) fn sufficient_scope(&self) -> String {
         let scopes: Vec<_> = self.scopes.iter().chain(self.any_scope.first()).map(String::as_str).collect();
         scopes.join(" ")
+    }
+}
+
+/// One thing that a caller does not have.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Missing<'a> {
+    Scope(&'a str),
+    /// Any of these scopes
+    AnyScope(&'a [String]),
+    /// Any of these values
+    Claim {
+        claim: &'a Claim,
+        values: &'a [String],
+    },
+    /// All of these values
+    AllClaims {
+        claim: &'a Claim,
+        values: &'a [String],
+    },
+}
+
+impl fmt::Display for Missing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Scope(scope) => write!(f, "the scope {scope}"),
+            Self::AnyScope(scopes) => write!(f, "one of the scopes {}", scopes.join(", ")),
+            Self::Claim { claim, values } => write!(f, "{claim} with one of {}", values.join(", ")),
+            Self::AllClaims { claim, values } => write!(f, "{claim} with all of {}", values.join(", ")),
+        }
     }
 }
 

@@ -106,6 +106,10 @@ impl RouteAuth {
         }))
     }
 
+    pub(super) fn requirement(&self) -> &Requirement {
+        &self.require
+    }
+
     /// Whether the caller may go on, and as whom. In shadow mode everybody may, but only as who they prove to be.
     pub async fn on_request(&self, request: &Request<'_>, wall: SystemTime) -> ControlFlow<Reply, Option<Identity>> {
         match self.decide(request, wall).await {

@@ -158,6 +158,7 @@ async fn scopes_and_claims_are_asked_for_after_the_token_is_known() {
         scopes: list(&["orders.read"]),
         any_scope: list(&["eu", "us"]),
         claims: vec![(config::Claim::Member("plan".into()), list(&["gold"]))],
+        ..Require::default()
     };
     let authenticator = build(shared());
     let route = route_of(&[Arc::clone(&authenticator)], require, Mode::Enforce);
