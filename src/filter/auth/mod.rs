@@ -28,6 +28,7 @@ use serde_json::{Map, Value};
 pub use self::authenticator::Authenticator;
 pub use self::carrier::{without_cookie, without_query};
 pub use self::counters::Counts;
+pub use self::jwt::{is_token, usable_keys};
 pub use self::route::RouteAuth;
 
 /// Work to be done in the background.

@@ -1,7 +1,9 @@
 //! Who calls: judged at the gateway, told to the origin, and nobody else gets there.
 
 mod identity; // what the origin is told, and what it must never see
+mod issuers; // those that are slow, broken, lying, moving or under another certificate
 mod keys; // where the keys come from, and what happens when they do not
+mod openid; // with a provider that is nobody's of ours
 mod several; // any of several ways is enough, and none may be enough too
 mod token; // what a token proves
 

@@ -45,15 +45,16 @@ pub(super) fn jwt(table: &mut Table<'_>) -> Option<Jwt> {
     if let (Discovery::Wanted(_), Some((key, node))) = (&discovery, &key_node) {
         node.problem_of_key(format!("\"discovery\" finds the keys already: leave it out, or \"{key}\""));
     }
+    let is_found = matches!(discovery, Discovery::Wanted(_));
     let keys = match discovery {
         Discovery::Wanted(found) => found.map(KeySource::Discovery),
         Discovery::Unwanted => key_node.as_ref().and_then(|(key, node)| keys(key, node)),
     };
     let algorithms = table.required("algorithms", "nothing but what is listed here is accepted, [\"RS256\"]", |node| {
-        let is_secret = key_node.as_ref().map(|(key, _)| key.starts_with("secret"));
+        let is_secret = key_node.as_ref().map(|(key, _)| key.starts_with("secret")).or(is_found.then_some(false));
         node.some(ALGORITHMS.len(), "nothing would be accepted", |item| algorithm(item, is_secret))
     });
-    if key_node.is_none() && !table.has("discovery") {
+    if key_node.is_none() && !is_found {
         table.node.problem(
             "the keys are missing: one of \"jwks_url\", \"jwks_file\", \"public_key_file\", \"secret\" and \"secret_file\", or \
              discovery = true",

@@ -136,6 +136,16 @@ impl Jwt {
     }
 }
 
+/// Whether a text has the shape of a token, whoever may have signed it.
+pub fn is_token(text: &str) -> bool {
+    Token::parse(text).is_ok()
+}
+
+/// How many keys of a JWK set could verify tokens; `None` where there are none, or it is no such set.
+pub fn usable_keys(set: &[u8]) -> Option<usize> {
+    jwk::read(set).ok().map(|read| read.set.len())
+}
+
 /// All that decides which keys these are.
 fn place(spec: &config::Jwt) -> (&KeySource, Option<&FileContent>, Option<&str>) {
     // A document of another issuer may name the same keys, and would have been refused.

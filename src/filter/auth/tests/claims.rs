@@ -1,7 +1,6 @@
 //! What a token must say.
 
 use super::*;
-use crate::config::Claim;
 
 async fn verdict(spec: Jwt, more: &Value) -> Result<Option<Identity>, Reason> {
     let call = Call::bearer(&token(Algorithm::HS256, &claims_with(more)));

@@ -30,7 +30,7 @@ use x509_parser::der_parser::der::parse_der;
 
 use super::{Authenticator, RouteAuth};
 use crate::config::{
-    self, Algorithm, AuthChoice, AuthKind, FileContent, Jwt, KeySource, Mode, Name, Require, Secret, TokenSource,
+    self, Algorithm, AuthChoice, AuthKind, Claim, FileContent, Jwt, KeySource, Mode, Name, Require, Secret, TokenSource,
 };
 use crate::filter::Identity;
 use crate::http::{Reason, Reply, Request};
