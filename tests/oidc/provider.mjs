@@ -10,6 +10,10 @@ import { createInterface } from 'node:readline';
 import { exportJWK, generateKeyPair } from 'jose';
 import { Provider } from 'oidc-provider';
 
+// Standard output is for the answers alone; the provider has much to say.
+const answer = (value) => process.stdout.write(`${JSON.stringify(value)}\n`);
+console.log = console.info = console.warn = console.error;
+
 const RESOURCE = 'https://orders.test';
 const CLIENT = { client_id: 'machine', client_secret: 'the-secret-of-a-machine' };
 
@@ -61,13 +65,13 @@ server.listen(0, '127.0.0.1', async () => {
   const issuer = `http://127.0.0.1:${server.address().port}`;
   let keys = [await key()];
   serve = provider(issuer, keys);
-  console.log(JSON.stringify({ issuer, resource: RESOURCE, ...CLIENT }));
+  answer({ issuer, resource: RESOURCE, ...CLIENT });
   const lines = createInterface({ input: process.stdin });
   for await (const line of lines) {
     if (line === 'turn') keys = [await key(), ...keys];
     if (line === 'forget') keys = keys.slice(0, 1);
     serve = provider(issuer, keys);
-    console.log(JSON.stringify({ keys: keys.map(({ kid }) => kid) }));
+    answer({ keys: keys.map(({ kid }) => kid) });
   }
   process.exit(0);
 });

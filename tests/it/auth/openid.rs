@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use super::{INVALID, refused};
+use super::{INVALID, Over, refused};
 use crate::support::oidc::Provider;
 use crate::support::{Origin, Tollgate, wait};
 
@@ -15,6 +15,8 @@ fn example(provider: &Provider, origin: &Origin) -> String {
         ("https://orders.example.com", provider.resource().to_owned()),
         ("127.0.0.1:3000", origin.addr().to_string()),
         ("address = \"0.0.0.0:8080\"\n", String::new()),
+        // One client asks here as fast as it can.
+        ("100/s", "100000/s".to_owned()),
     ] {
         assert_eq!(text.matches(old).count(), 1, "{old}");
         text = text.replace(old, &new);
@@ -47,13 +49,14 @@ fn a_real_provider_is_discovered_and_followed_while_its_keys_turn() {
                 passed.fetch_add(1, Ordering::SeqCst);
             }
         });
+        let over = Over(&done);
         provider.turn();
         let second = provider.token("orders.read");
         // Perhaps not at once: within ten seconds of the last time nobody is asked again.
         wait::until("the new key to be known", || get(&second).status() == 200);
         let so_far = passed.load(Ordering::SeqCst);
         wait::until("the old token to go on", || passed.load(Ordering::SeqCst) > so_far + 10);
-        done.store(true, Ordering::SeqCst);
+        drop(over);
 
         // What the provider does not vouch for any more, nobody does.
         provider.turn();

@@ -26,7 +26,10 @@ impl Provider {
     #[track_caller]
     pub(crate) fn start() -> Option<Self> {
         let Some(directory) = installed() else {
-            #[expect(clippy::disallowed_methods, reason = "where everything has to be there is said by who runs the tests")]
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "where everything has to be there is said by who runs the tests"
+            )]
             let must = std::env::var_os("CI").is_some();
             assert!(!must, "node and npm are not installed, or npm cannot install what tests/oidc names");
             eprintln!("SKIPPED: node and npm are not installed, or npm cannot install what tests/oidc names");
@@ -64,7 +67,7 @@ impl Provider {
             .to(addr)
             .header("authorization", &format!("Basic {credentials}"))
             .header("content-type", "application/x-www-form-urlencoded")
-            .body(&format!("grant_type=client_credentials&scope={scope}"))
+            .body(format!("grant_type=client_credentials&scope={scope}"))
             .send()
             .expect(200);
         response.json()["access_token"].as_str().expect("a token").to_owned()

@@ -72,8 +72,9 @@ pub(super) fn jwt(table: &mut Table<'_>) -> Option<Jwt> {
     });
     let leeway = table.or("leeway", Duration::from_secs(30), |node| value::duration(node, MAX_LEEWAY));
     let token_type = table.optional("token_type", |node| node.parse(token_type));
-    let required_claims =
-        table.or("required_claims", Vec::new(), |node| node.distinct(MAX_CLAIMS, |item| item.parse(selector::claim)));
+    let required_claims = table.or("required_claims", Vec::new(), |node| {
+        node.distinct(MAX_CLAIMS, |item| value::text(item).and_then(|_| item.parse(selector::claim)))
+    });
     Some(Jwt {
         issuer: issuer?,
         audience: audience?,
