@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Uri};
 
-use super::{CertificateFact, Claim, FileContent, Secret};
+use super::{ApiKeyAuth, BasicAuth, CertificateFact, Claim, FileContent, Secret};
 
 /// `[auth.NAME]`
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +28,14 @@ pub enum AuthKind {
     Jwt(Jwt),
     /// `type = "client_certificate"`
     ClientCertificate(CertificateAuth),
+    /// `type = "api_key"`
+    ApiKey(ApiKeyAuth),
+    /// `type = "basic"`
+    Basic(BasicAuth),
+    /// `type = "introspection"`
+    Introspection(Introspection),
+    /// `type = "forward"`
+    Forward(ForwardAuth),
 }
 
 impl AuthKind {
@@ -36,6 +44,10 @@ impl AuthKind {
         match self {
             Self::Jwt(_) => "jwt",
             Self::ClientCertificate(_) => "client_certificate",
+            Self::ApiKey(_) => "api_key",
+            Self::Basic(_) => "basic",
+            Self::Introspection(_) => "introspection",
+            Self::Forward(_) => "forward",
         }
     }
 }
@@ -72,6 +84,44 @@ pub struct CertificateAuth {
     pub sans: Vec<String>,
     /// SHA-256 of whole certificates, lower-case hexadecimal
     pub fingerprints: Vec<String>,
+}
+
+/// `type = "introspection"` (RFC 7662)
+#[derive(Clone, Debug, PartialEq)]
+pub struct Introspection {
+    /// Of the endpoint that is asked. https, or http to a loopback address
+    pub url: Uri,
+    /// Who we are there
+    pub client_id: String,
+    /// `client_secret` or `client_secret_file`, for `client_secret_basic`
+    pub client_secret: Secret,
+    /// What `iss` must be, where it matters
+    pub issuer: Option<String>,
+    /// `aud` must name one of these, where there are any
+    pub audience: Vec<String>,
+    /// Of one question, from connecting to the last byte; default: 2s
+    pub timeout: Duration,
+    /// How long an answer is believed, in whole seconds; `None` asks each time; default: 1m
+    pub remember: Option<Duration>,
+    /// Whose certificates are believed; default: the system's
+    pub ca: Option<FileContent>,
+}
+
+/// `type = "forward"`: a service decides.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ForwardAuth {
+    /// What is asked. http or https
+    pub url: Uri,
+    /// Headers of the client that the service is shown; default: authorization, cookie
+    pub request_headers: Vec<HeaderName>,
+    /// Headers of a refusal that the client is shown
+    pub response_headers: Vec<HeaderName>,
+    /// Claim = header of the service's consent
+    pub claims: Vec<(String, HeaderName)>,
+    /// Of one question, from connecting to the last byte; default: 2s
+    pub timeout: Duration,
+    /// Whose certificates are believed; default: the system's
+    pub ca: Option<FileContent>,
 }
 
 /// A signature algorithm of JWS (RFC 7518 section 3.1, RFC 8037), by its own name.
@@ -113,6 +163,8 @@ pub enum KeySource {
 pub enum TokenSource {
     /// `header.authorization`: the Bearer scheme
     Bearer,
+    /// The Basic scheme of the Authorization header
+    Basic,
     /// `header.NAME`: the whole value
     Header(HeaderName),
     /// `cookie.NAME`

@@ -1,6 +1,10 @@
 //! Who calls: judged at the gateway, told to the origin, and nobody else gets there.
 
+mod api_key; // keys of programs, and the command line that makes them
+mod basic; // passwords of people
+mod forward; // a service decides: what it is shown, and what comes of its answer
 mod identity; // what the origin is told, and what it must never see
+mod introspection; // tokens that only their issuer can read
 mod issuers; // those that are slow, broken, lying, moving or under another certificate
 mod keys; // where the keys come from, and what happens when they do not
 mod openid; // with a provider that is nobody's of ours

@@ -1,7 +1,7 @@
 //! Whether a token is what it claims to be: signature, issuer, audience, time and required claims.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use aws_lc_rs::signature::ParsedPublicKey;
 use base64::Engine;
@@ -17,7 +17,7 @@ use super::token::Token;
 use crate::config::{Algorithm, Claim, Jwt, Name};
 use crate::filter::Identity;
 use crate::filter::auth::Refused;
-use crate::filter::auth::lifetime::Lifetime;
+use crate::filter::auth::lifetime::{Lifetime, seconds};
 
 /// The rules of one provider.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ impl Verifier {
             NoKey::Unknown => Refused::UnknownKey { generation: keys.generation },
             NoKey::OfAnotherAlgorithm => Refused::Invalid("the key it names is for another algorithm"),
         });
-        let (message, signature) = token.text.rsplit_once('.').ok_or(refused)?;
+        let (message, signature) = token.text.rsplit_once('.').ok_or(Refused::Invalid("not three segments"))?;
         for key in picked? {
             let verdict = match (key.material(), validation) {
                 (Material::Library(key), Some(validation)) => by_library(token, key, validation),
@@ -169,15 +169,6 @@ fn by_library(token: &Token<'_>, key: &DecodingKey, validation: &Validation) -> 
             _ => Refused::Invalid("not a JWT that can be read"),
         }),
     }
-}
-
-/// A NumericDate (RFC 7519 section 2); fractions are dropped.
-fn seconds(value: &Value) -> Option<u64> {
-    if let Some(whole) = value.as_u64() {
-        return Some(whole);
-    }
-    let seconds = value.as_f64().filter(|seconds| *seconds >= 0.0)?;
-    Duration::try_from_secs_f64(seconds).ok().map(|duration| duration.as_secs())
 }
 
 /// The library's name of an algorithm; it has all but one.

@@ -295,6 +295,8 @@ impl Call {
             client: Ipv4Addr::LOCALHOST.into(),
             client_certificate: None,
             route: "orders",
+            scheme: "http",
+            id: "",
         };
         match route.on_request(&request, wall).await {
             ControlFlow::Continue(identity) => Ok(identity),
