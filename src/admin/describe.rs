@@ -103,6 +103,7 @@ fn template(template: &Template) -> String {
 /// The key that was written, never its value: an address may carry a password.
 pub(super) fn keys(keys: &KeySource) -> &'static str {
     match keys {
+        KeySource::Discovery(_) => "discovery",
         KeySource::JwksUrl(_) => "jwks_url",
         KeySource::JwksFile(_) => "jwks_file",
         KeySource::PublicKey(_) => "public_key_file",

@@ -109,7 +109,9 @@ fn jwt() -> config::Auth {
         audience: vec!["orders".into()],
         algorithms: vec![config::Algorithm::ES256],
         keys: config::KeySource::JwksUrl("https://user:password@id.example/jwks.json".parse().expect("a URI")),
+        ca_file: None,
         leeway: Duration::ZERO,
+        token_type: None,
         required_claims: Vec::new(),
     };
     config::Auth {

@@ -61,12 +61,16 @@ pub struct Jwt {
     pub audience: Vec<String>,
     /// Nothing else is accepted; at least one, all fit the key source (HS* only with a secret)
     pub algorithms: Vec<Algorithm>,
-    /// Exactly one of `jwks_url`, `jwks_file`, `public_key_file`, `secret`, `secret_file`
+    /// Exactly one of `discovery`, `discovery_url`, `jwks_url`, `jwks_file`, `public_key_file`, `secret`, `secret_file`
     pub keys: KeySource,
+    /// The only authorities believed when something is fetched, as PEM; default: the system's
+    pub ca_file: Option<FileContent>,
     /// Clock difference allowed on `exp` and `nbf`; default: 30s
     pub leeway: Duration,
+    /// Required `typ`, in lower case and without "application/"; default: any, or none
+    pub token_type: Option<String>,
     /// Claims a token must have besides exp, iss and aud
-    pub required_claims: Vec<String>,
+    pub required_claims: Vec<Claim>,
 }
 
 /// `type = "client_certificate"`. Without any list, whatever the listener's authorities have signed is enough.
@@ -135,12 +139,15 @@ pub enum Algorithm {
     PS512,
     ES256,
     ES384,
+    ES512,
     EdDSA,
 }
 
 /// Where the keys that verify tokens come from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum KeySource {
+    /// `discovery` or `discovery_url`: a document that says where the keys are fetched. Addresses as for `jwks_url`
+    Discovery(Uri),
     /// `jwks_url`: fetched and refreshed in the background. https, or http to a loopback address
     JwksUrl(Uri),
     /// `jwks_file`

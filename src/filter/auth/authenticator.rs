@@ -128,6 +128,13 @@ impl Authenticator {
         &self.spec
     }
 
+    /// As if these keys had been fetched.
+    #[cfg(test)]
+    pub(super) fn rotate(&self, set: &str) {
+        let Way::Jwt(jwt) = &self.way else { panic!("{} has no keys", self.name) };
+        jwt.rotate(set);
+    }
+
     pub(super) fn counters(&self) -> &Counters {
         self.counters.get()
     }

@@ -38,6 +38,7 @@ pub use self::authenticator::Authenticator;
 pub use self::basic::Credentials as BasicCredentials;
 pub use self::carrier::{without_cookie, without_query};
 pub use self::counters::Counts;
+pub use self::jwt::{is_token, usable_keys};
 pub use self::route::RouteAuth;
 
 /// Work to be done in the background.
