@@ -23,7 +23,7 @@ mod upstream;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use auth::{Algorithm, Auth, AuthKind, CertificateAuth, Jwt, KeySource, TokenSource};
+pub use auth::{Algorithm, Auth, AuthKind, CertificateAuth, ForwardAuth, Introspection, Jwt, KeySource, TokenSource};
 pub use credential::{ApiKey, ApiKeyAuth, ApiKeys, BasicAuth, BasicUser, KeyHash, PasswordHash};
 pub use leaf::{
     CertificateFact, Claim, EndpointAddress, FileContent, HostPattern, PathPattern, Pattern, Rate, Secret, Segment,

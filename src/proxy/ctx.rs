@@ -135,6 +135,8 @@ impl RequestCtx {
             client: self.client,
             client_certificate: self.client_certificate(),
             route: self.route.as_ref().map_or("", |route| &route.name),
+            scheme: if self.connection.as_ref().is_some_and(|it| it.is_encrypted()) { "https" } else { "http" },
+            id: self.id.as_str(),
         }
     }
 

@@ -48,7 +48,10 @@ impl New {
         };
         file.replace(&format!("{}{separator}{table}", file.text))?;
         println!("{}", key.expose());
-        eprintln!("added to {}; `tollgate reload` makes it known. The key is not shown again.", path.display());
+        eprintln!(
+            "added to {}; `tollgate reload` or server.watch makes it known. The key is not shown again.",
+            path.display()
+        );
         Ok(())
     }
 

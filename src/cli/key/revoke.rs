@@ -34,7 +34,7 @@ impl Revoke {
             format!("{shown} is written in a way that this cannot change: add `disabled = true` to {id} by hand")
         })?;
         file.replace(&text)?;
-        println!("{id} is disabled in {shown}; `tollgate reload` makes it known");
+        println!("{id} is disabled in {shown}; `tollgate reload` or server.watch makes it known");
         Ok(())
     }
 }

@@ -8,7 +8,9 @@ use super::call::Call;
 use super::certificate::Certificate;
 use super::challenge::{Asks, Scheme};
 use super::counters::{Counters, Counts};
+use super::forward::Forward;
 use super::inherited::Inherited;
+use super::introspection::Introspection;
 use super::jwt::{Jwt, Pace};
 use super::{Claims, Refused, Task};
 use crate::config::{self, AuthKind, Name, Problem, TokenSource};
@@ -30,6 +32,8 @@ enum Way {
     Certificate(Certificate),
     ApiKey(Keys),
     Basic(Box<Basic>),
+    Introspection(Box<Introspection>),
+    Forward(Box<Forward>),
 }
 
 impl Authenticator {
@@ -49,6 +53,8 @@ impl Authenticator {
             AuthKind::ClientCertificate(certificate) => Way::Certificate(Certificate::new(certificate)),
             AuthKind::ApiKey(keys) => Way::ApiKey(Keys::new(name, keys)),
             AuthKind::Basic(basic) => Way::Basic(Box::new(Basic::build(name, basic)?)),
+            AuthKind::Introspection(spec) => Way::Introspection(Box::new(Introspection::build(name, spec)?)),
+            AuthKind::Forward(spec) => Way::Forward(Box::new(Forward::build(name, spec)?)),
         };
         Ok(Self { name: Arc::clone(name), spec: spec.clone(), counters: Inherited::default(), way })
     }
@@ -61,6 +67,8 @@ impl Authenticator {
             (Way::Jwt(new), Way::Jwt(old)) => new.inherit(old),
             (Way::Basic(new), Way::Basic(old)) => new.inherit(old),
             (Way::Jwt(_) | Way::Certificate(_) | Way::ApiKey(_) | Way::Basic(_), _) => {}
+            // What was said of a caller is asked again.
+            (Way::Introspection(_) | Way::Forward(_), _) => {}
         }
     }
 
@@ -68,7 +76,9 @@ impl Authenticator {
     pub fn tasks(self: &Arc<Self>) -> Vec<Task> {
         match &self.way {
             Way::Jwt(jwt) => jwt.task(self.counters.get()).into_iter().collect(),
-            Way::Certificate(_) | Way::ApiKey(_) | Way::Basic(_) => Vec::new(),
+            Way::Certificate(_) | Way::ApiKey(_) | Way::Basic(_) | Way::Introspection(_) | Way::Forward(_) => {
+                Vec::new()
+            }
         }
     }
 
@@ -77,7 +87,7 @@ impl Authenticator {
     pub async fn settled(&self) {
         match &self.way {
             Way::Jwt(jwt) => jwt.settled().await,
-            Way::Certificate(_) | Way::ApiKey(_) | Way::Basic(_) => {}
+            Way::Certificate(_) | Way::ApiKey(_) | Way::Basic(_) | Way::Introspection(_) | Way::Forward(_) => {}
         }
     }
 
@@ -97,6 +107,11 @@ impl Authenticator {
                 counts.keys = Some(basic.len());
                 counts.remembered = Some(basic.remembered());
             }
+            Way::Introspection(introspection) => {
+                counts.asked = self.counters.get().questions();
+                counts.remembered = Some(introspection.remembered());
+            }
+            Way::Forward(_) => counts.asked = self.counters.get().questions(),
         }
         counts
     }
@@ -105,12 +120,19 @@ impl Authenticator {
     pub fn is_ready(&self) -> bool {
         match &self.way {
             Way::Jwt(_) => self.counts().keys != Some(0),
-            Way::Certificate(_) | Way::ApiKey(_) | Way::Basic(_) => true,
+            Way::Certificate(_) | Way::ApiKey(_) | Way::Basic(_) | Way::Introspection(_) | Way::Forward(_) => true,
         }
     }
 
     pub(super) fn spec(&self) -> &config::Auth {
         &self.spec
+    }
+
+    /// As if these keys had been fetched.
+    #[cfg(test)]
+    pub(super) fn rotate(&self, set: &str) {
+        let Way::Jwt(jwt) = &self.way else { panic!("{} has no keys", self.name) };
+        jwt.rotate(set);
     }
 
     pub(super) fn counters(&self) -> &Counters {
@@ -122,9 +144,18 @@ impl Authenticator {
         match (&self.way, &other.way) {
             (Way::Jwt(one), Way::Jwt(other)) => one.issuer() == other.issuer(),
             (Way::Basic(_), Way::Basic(_)) => true,
+            (Way::Jwt(_) | Way::Introspection(_), Way::Introspection(_)) | (Way::Introspection(_), Way::Jwt(_)) => true,
+            // It may accept whatever it likes.
+            (_, Way::Forward(_)) => true,
             // What is known at once is known in the order of the route.
             (Way::Jwt(_) | Way::Certificate(_) | Way::ApiKey(_) | Way::Basic(_), _) => false,
+            (Way::Introspection(_) | Way::Forward(_), _) => false,
         }
+    }
+
+    /// Whether it decides about those, too, who present nothing.
+    pub(super) fn decides_about_nobody(&self) -> bool {
+        matches!(self.way, Way::Forward(_))
     }
 
     /// What can be said without waiting; `None` where [`ask`](Self::ask) has to be asked.
@@ -137,6 +168,11 @@ impl Authenticator {
             Way::Certificate(certificate) => Some(certificate.judge(call.request.client_certificate, call.wall)),
             Way::ApiKey(keys) => Some(keys.judge(call.presented.as_ref(), call.wall)),
             Way::Basic(basic) => basic.recall(call.presented.as_ref(), call.wall),
+            Way::Introspection(introspection) => match &call.presented {
+                Some(presented) => introspection.recall(presented, call.wall),
+                None => Some(Err(Refused::Missing)),
+            },
+            Way::Forward(_) => None,
         }
     }
 
@@ -150,6 +186,11 @@ impl Authenticator {
             Way::Certificate(certificate) => certificate.judge(call.request.client_certificate, call.wall),
             Way::ApiKey(keys) => keys.judge(call.presented.as_ref(), call.wall),
             Way::Basic(basic) => basic.verify(call).await,
+            Way::Introspection(introspection) => match &call.presented {
+                Some(presented) => introspection.ask(presented, call.wall, self.counters.get()).await,
+                None => Err(Refused::Missing),
+            },
+            Way::Forward(forward) => forward.ask(call.request, self.counters.get()).await,
         }
     }
 
@@ -159,6 +200,7 @@ impl Authenticator {
         match &self.way {
             Way::Jwt(jwt) if jwt.newer_keys(generation).await => Some(self.ask(call).await),
             Way::Jwt(_) | Way::Certificate(_) | Way::ApiKey(_) | Way::Basic(_) => None,
+            Way::Introspection(_) | Way::Forward(_) => None,
         }
     }
 
@@ -170,23 +212,24 @@ impl Authenticator {
     /// How callers are asked for it.
     pub(super) fn asks(&self) -> Asks<'_> {
         let scheme = match &self.way {
-            Way::Jwt(_) => Scheme::Bearer,
+            Way::Jwt(_) | Way::Introspection(_) => Scheme::Bearer,
             Way::Certificate(_) => Scheme::ClientCertificate,
             // What is looked for where tokens are is asked for as one is.
             Way::ApiKey(_) if self.spec.sources == [TokenSource::Bearer] => Scheme::Bearer,
             Way::ApiKey(_) => Scheme::ApiKey,
             Way::Basic(_) => Scheme::Basic,
+            Way::Forward(_) => Scheme::Forward,
         };
         let realm = match &self.way {
             Way::Basic(basic) => Some(basic.realm()),
-            Way::Jwt(_) | Way::Certificate(_) | Way::ApiKey(_) => None,
+            Way::Jwt(_) | Way::Certificate(_) | Way::ApiKey(_) | Way::Introspection(_) | Way::Forward(_) => None,
         };
         Asks { scheme, realm, resource_metadata: self.spec.resource_metadata.as_deref() }
     }
 
     /// What a refusal is called in logs, metrics and answers.
-    pub(super) fn reason(&self, refused: Refused) -> Reason {
-        let is_token = matches!(self.way, Way::Jwt(_));
+    pub(super) fn reason(&self, refused: &Refused) -> Reason {
+        let is_token = matches!(self.way, Way::Jwt(_) | Way::Introspection(_));
         match refused {
             Refused::Missing => Reason::NoCredentials,
             Refused::Invalid(_) | Refused::UnknownKey { .. } if is_token => Reason::InvalidToken,
@@ -194,6 +237,7 @@ impl Authenticator {
             Refused::Expired if is_token => Reason::TokenExpired,
             Refused::Expired => Reason::CredentialsExpired,
             Refused::Unavailable => Reason::AuthUnavailable,
+            Refused::Denied(_) => Reason::AuthDenied,
         }
     }
 }

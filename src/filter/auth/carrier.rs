@@ -155,6 +155,8 @@ mod tests {
             client: Ipv4Addr::LOCALHOST.into(),
             client_certificate: None,
             route: "",
+            scheme: "http",
+            id: "",
         };
         match find(&request, sources) {
             Carried::Nothing => None,

@@ -10,7 +10,7 @@ use super::{https, private, refused};
 use crate::support::certs::Ca;
 use crate::support::h2::H2Client;
 use crate::support::process::{self, Output};
-use crate::support::{Origin, Request, Tollgate, websocket};
+use crate::support::{Origin, Request, Tollgate, wait, websocket};
 
 const MISSING: &str = "ApiKey realm=\"tollgate\"";
 
@@ -64,6 +64,19 @@ fn a_key_that_was_made_is_known_after_a_reload_until_it_is_revoked() {
     tollgate.get("/").header("x-api-key", &other).send().expect(200);
     assert_eq!(origin.hits(), 3);
     assert!(fs::read_to_string(&file).expect("read").starts_with("# ours\n"));
+}
+
+#[test]
+fn where_files_are_followed_a_new_key_works_and_a_revoked_one_does_not_without_a_command() {
+    let origin = Origin::replying("");
+    let text = format!("[server]\nwatch = true\n{}{}", api_key(""), private(&origin, ""));
+    let tollgate = Tollgate::prepared(&text).file("api-keys.toml", "").start();
+    let file = tollgate.path("api-keys.toml");
+    let text = new_key(&file, &["--owner", "acme", "--id", "a"]);
+    let status = || tollgate.get("/").header("x-api-key", &text).send().status();
+    wait::until("the key to be known", || status() == 200);
+    key(&["revoke", file.to_str().expect("a path"), "a"]).succeeded();
+    wait::until("the key to be gone", || status() == 401);
 }
 
 #[test]

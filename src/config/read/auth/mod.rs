@@ -3,15 +3,19 @@
 mod api_key;
 mod basic;
 mod client_certificate;
+mod forward;
+mod introspection;
 mod jwt;
 
-use http::HeaderName;
+use std::time::Duration;
+
+use http::{HeaderName, Uri};
 
 use super::leaf::{address, header, selector};
 use super::node::Node;
 use super::table::Table;
 use super::{Objects, file, value};
-use crate::config::{Auth, AuthKind, Claim, TokenSource};
+use crate::config::{Auth, AuthKind, Claim, FileContent, TokenSource};
 
 pub(in crate::config) use self::api_key::api_keys;
 
@@ -24,16 +28,20 @@ enum Kind {
     ClientCertificate,
     ApiKey,
     Basic,
+    Introspection,
+    Forward,
 }
 
-const KINDS: [(&str, Kind); 4] = [
+const KINDS: [(&str, Kind); 6] = [
     ("jwt", Kind::Jwt),
     ("client_certificate", Kind::ClientCertificate),
     ("api_key", Kind::ApiKey),
     ("basic", Kind::Basic),
+    ("introspection", Kind::Introspection),
+    ("forward", Kind::Forward),
 ];
 /// Ways of knowing that are to come.
-const LATER: [&str; 3] = ["forward", "introspection", "oidc"];
+const LATER: [&str; 1] = ["oidc"];
 
 pub(super) fn auth(mut table: Table<'_>) -> Option<Auth> {
     let why = "how callers are known, \"jwt\"";
@@ -55,6 +63,14 @@ pub(super) fn auth(mut table: Table<'_>) -> Option<Auth> {
         Kind::Basic => {
             let kind = basic::basic(&mut table).map(AuthKind::Basic);
             by_credential(&mut table, kind, Some(vec![TokenSource::Basic]))
+        }
+        Kind::Introspection => {
+            let kind = introspection::introspection(&mut table).map(AuthKind::Introspection);
+            by_token(&mut table, kind)
+        }
+        Kind::Forward => {
+            let kind = forward::forward(&mut table).map(AuthKind::Forward);
+            by_itself(&mut table, kind)
         }
     };
     table.finish(&[]);
@@ -86,6 +102,25 @@ fn by_credential(table: &mut Table<'_>, kind: Option<AuthKind>, sources: Option<
         forward_token: forward_token?,
         identity_headers: identity_headers?,
         resource_metadata: None,
+    })
+}
+
+/// Of the services that are asked for each request: nobody waits longer for an answer.
+const MAX_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// `timeout` of a question.
+fn timeout(table: &mut Table<'_>) -> Option<Duration> {
+    table.or("timeout", Duration::from_secs(2), |node| value::duration(node, MAX_TIMEOUT))
+}
+
+/// `ca_file`, which without TLS would be believed to protect something.
+fn authorities(table: &mut Table<'_>, url: Option<&Uri>) -> Option<Option<FileContent>> {
+    table.optional("ca_file", |node| {
+        if url.is_some_and(|url| url.scheme_str() != Some("https")) {
+            node.problem_of_key("the url is not https, so no certificate is looked at");
+            return None;
+        }
+        file::content(node)
     })
 }
 

@@ -26,9 +26,10 @@ const MAX_AT_ONCE: usize = 8;
 const MAX_QUEUE: usize = 256;
 /// Of one address.
 const MAX_OF_CLIENT: usize = 32;
-/// Of one user's name.
-const MAX_OF_USER: usize = 8;
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Of one user's name: different passwords, for the same one is judged once.
+const MAX_OF_USER: usize = 4;
+/// How long anybody waits.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Who is inside, and who waits.
 #[derive(Debug)]

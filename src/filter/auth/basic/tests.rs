@@ -44,6 +44,8 @@ async fn asked(basic: &Basic, text: &str, seconds: u64) -> (Option<Result<Claims
         client: Ipv4Addr::LOCALHOST.into(),
         client_certificate: None,
         route: "",
+        scheme: "http",
+        id: "",
     };
     let call = Call { request: &request, presented: Some(Presented::new(text, 0)), wall: at(seconds) };
     (basic.recall(call.presented.as_ref(), call.wall), basic.verify(&call).await)
@@ -96,7 +98,7 @@ async fn what_one_version_of_the_file_has_verified_another_has_not() {
     asked(&old, &alice, 1000).await.1.expect("known");
     assert_eq!(remembered(&new, &alice, 1000), None);
     assert_eq!(asked(&new, &alice, 1000).await.1, Err(Refused::Invalid(REFUSED)));
-    assert_ne!(old.mark(&alice), new.mark(&alice), "not even the marks are the same");
+    assert_ne!(old.users.mark(&alice), new.users.mark(&alice), "not even the marks are the same");
     assert!(Arc::ptr_eq(old.door.get(), new.door.get()));
 }
 
@@ -121,12 +123,27 @@ async fn when_the_queue_is_full_nobody_is_refused_for_it() {
     asked(&basic, &alice, 1000).await.1.expect("known");
 }
 
+#[tokio::test]
+async fn who_asks_the_same_at_the_same_time_takes_one_place_and_gets_one_answer() {
+    // Not remembered, so that no answer comes from there.
+    let basic = basic(&BasicAuth { remember: None, ..spec() });
+    let (alice, wrong) = (text("alice", PASSWORD), text("bob", "x"));
+    let crowd = (0..200).map(|index| asked(&basic, if index % 2 == 0 { &alice } else { &wrong }, 1000));
+    let verdicts = futures_util::future::join_all(crowd).await;
+    for (index, (_, verdict)) in verdicts.into_iter().enumerate() {
+        match verdict {
+            Ok(claims) => assert_eq!((index % 2, &claims["sub"]), (0, &Value::from("alice"))),
+            refused => assert_eq!((index % 2, refused), (1, Err(Refused::Invalid(REFUSED)))),
+        }
+    }
+}
+
 #[test]
 fn a_name_that_nobody_has_is_judged_by_one_hash_always_the_same() {
     let basic = basic(&spec());
-    assert_eq!((basic.whose_hash("alice"), basic.whose_hash("bob")), (Some((0, true)), Some((1, true))));
-    let judged: Vec<_> = (0..50).map(|of| basic.whose_hash(&format!("user{of}")).expect("a hash")).collect();
+    assert_eq!((basic.users.whose_hash("alice"), basic.users.whose_hash("bob")), (Some((0, true)), Some((1, true))));
+    let judged: Vec<_> = (0..50).map(|of| basic.users.whose_hash(&format!("user{of}")).expect("a hash")).collect();
     assert!(judged.iter().all(|(index, is_user)| *index < 2 && !is_user));
     assert!(judged.iter().any(|(index, _)| *index == 0) && judged.iter().any(|(index, _)| *index == 1));
-    assert_eq!(basic.whose_hash("user7"), basic.whose_hash("user7"));
+    assert_eq!(basic.users.whose_hash("user7"), basic.users.whose_hash("user7"));
 }
