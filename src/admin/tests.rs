@@ -61,6 +61,7 @@ fn limit() -> config::Limit {
         max_keys: NonZeroUsize::new(1000).expect("not zero"),
         on_full: OnFull::Allow,
         mode: Mode::Enforce,
+        store: None,
     }
 }
 

@@ -15,6 +15,7 @@ mod read;
 mod reading;
 mod route;
 mod server;
+mod store;
 mod surroundings;
 mod upstream;
 
@@ -37,6 +38,7 @@ pub use route::{
     Respond, Rewrite, Route, RoutePath,
 };
 pub use server::{AccessFormat, AccessLog, Admin, Log, LogOutput, Server};
+pub use store::{OnStoreFailure, RedisAddress, RedisServer, Store, StoreMode};
 pub use surroundings::{Surroundings, System, Variable};
 pub use upstream::{
     Balance, Endpoint, Health, Host, Retry, RetryOn, Timeouts, Upstream, UpstreamProtocol, UpstreamTls,

@@ -13,6 +13,7 @@ pub(crate) mod message;
 pub(crate) mod origin;
 pub(crate) mod process;
 pub(crate) mod raw;
+pub(crate) mod redis;
 pub(crate) mod tollgate;
 pub(crate) mod visit;
 pub(crate) mod wait;
