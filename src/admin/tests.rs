@@ -398,8 +398,9 @@ async fn the_page_about_metrics_lists_those_that_there_are_and_no_others() {
     let scrape = get(served.addr, "/metrics").await;
     let families = scrape.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     let mut present: BTreeSet<_> = families.filter(|name| name.starts_with("tollgate_")).collect();
-    // These appear with the first key set, and with a route in shadow mode.
+    // These appear with the first key set, with a route in shadow mode, and with a limit that has a store.
     present.extend(["tollgate_jwks_age_seconds", "tollgate_auth_shadow"]);
+    present.extend(["tollgate_limit_store_requests_total", "tollgate_limit_store_up"]);
     let names =
         include_str!("../../docs/metrics.md").lines().filter_map(|row| row.strip_prefix("| `")?.split('`').next());
     let documented: BTreeSet<_> = names.filter(|name| name.starts_with("tollgate_")).collect();

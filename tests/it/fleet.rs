@@ -168,7 +168,7 @@ fn a_server_that_cannot_write_does_not_decide() {
     assert_eq!(statuses(&tollgate, 1), [200]);
     for (broken, mended, told) in [
         ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", "OOM"),
-        ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE", "READONLY"),
+        ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE", "read only replica"),
     ] {
         redis.ask(broken);
         // Whoever asks finds out; the gateway decides for itself.
