@@ -13,7 +13,7 @@ use crate::admin::{Admin, Sources};
 use crate::config::{Config, ConfigError, Name, Places, Reading, Recorder, System};
 use crate::control::{self, Drain, Estate, Launcher, Life, Parts, Predecessor, Reloader, Signals, Status};
 use crate::listen::{Crowd, Listeners, Listening, Threads};
-use crate::proxy::Proxy;
+use crate::proxy::{Connector, Proxy};
 use crate::snapshot::{Live, Snapshot, Tools};
 use crate::socket::{Sockets, listen_unix};
 use crate::telemetry::{AccessLog, Metrics, start_log};
@@ -147,10 +147,10 @@ fn start(
     let mut server = Server::new_with_opt_and_conf(None, conf);
     let proxy = {
         let (live, drain, access_log) = (Arc::clone(&live), drain.clone(), access_log.clone());
-        let conf = Arc::clone(&server.configuration);
+        let (conf, threads) = (Arc::clone(&server.configuration), config.server.threads);
         move || {
             let proxy = Proxy { live: Arc::clone(&live), drain: drain.clone(), access_log: access_log.clone() };
-            pingora_proxy::http_proxy(&conf, proxy)
+            Connector::of_one(threads, &conf).proxy(&conf, proxy)
         }
     };
     let capacity = Arc::new(Semaphore::new(config.server.max_connections));

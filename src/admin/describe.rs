@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::config::{
-    Action, Balance, CertificateFact, HostPattern, KeySource, LimitKind, Protocol, RoutePath, Segment, Selector,
-    Template, TemplatePart, UpstreamProtocol,
+    Action, AuthKind, Balance, CertificateFact, HostPattern, KeySource, LimitKind, Protocol, RoutePath, Segment,
+    Selector, Template, TemplatePart, UpstreamProtocol,
 };
 
 pub(super) fn host(host: &HostPattern) -> String {
@@ -103,6 +103,7 @@ fn template(template: &Template) -> String {
 /// The key that was written, never its value: an address may carry a password.
 pub(super) fn keys(keys: &KeySource) -> &'static str {
     match keys {
+        KeySource::Discovery(_) => "discovery",
         KeySource::JwksUrl(_) => "jwks_url",
         KeySource::JwksFile(_) => "jwks_file",
         KeySource::PublicKey(_) => "public_key_file",
@@ -131,6 +132,17 @@ pub(super) fn balance(balance: Balance) -> &'static str {
         Balance::RoundRobin => "round_robin",
         Balance::LeastRequest => "least_request",
     }
+}
+
+/// Who is asked, without what a query or a user may hold: an address may carry a password.
+pub(super) fn service(kind: &AuthKind) -> Option<String> {
+    let url = match kind {
+        AuthKind::Introspection(introspection) => &introspection.url,
+        AuthKind::Forward(forward) => &forward.url,
+        AuthKind::Jwt(_) | AuthKind::ClientCertificate(_) | AuthKind::ApiKey(_) | AuthKind::Basic(_) => return None,
+    };
+    let port = url.port().map_or(String::new(), |port| format!(":{port}"));
+    Some(format!("{}://{}{port}{}", url.scheme_str()?, url.host()?, url.path()))
 }
 
 #[cfg(test)]

@@ -109,6 +109,9 @@ pub(super) struct AuthReport<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) issuer: Option<&'a str>,
     pub(super) keys_from: &'static str,
+    /// Who is asked; absent where nobody is
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) service: Option<String>,
     /// Absent where there are none to have
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) keys: Option<usize>,
@@ -117,6 +120,9 @@ pub(super) struct AuthReport<'a> {
     pub(super) keys_age_seconds: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) remembered_tokens: Option<usize>,
+    /// As `tollgate_auth_requests_total`; absent where nobody is asked
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) requests: BTreeMap<&'static str, u64>,
     /// As `tollgate_auth_decisions_total`
     pub(super) decisions: BTreeMap<&'static str, u64>,
 }
@@ -246,15 +252,21 @@ impl<'a> AuthReport<'a> {
         let (issuer, keys_from) = match &spec.kind {
             AuthKind::Jwt(jwt) => (Some(&*jwt.issuer), describe::keys(&jwt.keys)),
             AuthKind::ClientCertificate(_) => (None, "client_ca_file"),
+            AuthKind::ApiKey(_) => (None, "keys_file"),
+            AuthKind::Basic(_) => (None, "users_file"),
+            AuthKind::Introspection(introspection) => (introspection.issuer.as_deref(), "url"),
+            AuthKind::Forward(_) => (None, "url"),
         };
         Self {
             name,
             kind: spec.kind.name(),
             issuer,
             keys_from,
+            service: describe::service(&spec.kind),
             keys: counts.keys,
             keys_age_seconds: counts.jwks_age.map(|age| age.as_secs()),
             remembered_tokens: counts.remembered,
+            requests: counts.asked.into_iter().collect(),
             decisions: counts.decisions.into_iter().collect(),
         }
     }

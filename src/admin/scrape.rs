@@ -73,6 +73,12 @@ fn auth(scrape: &mut Scrape, snapshot: &Snapshot) {
         all.iter()
             .flat_map(|(name, counts)| counts.refreshes.iter().map(|(result, count)| (vec![*name, *result], *count))),
     );
+    scrape.counter(
+        "tollgate_auth_requests_total",
+        "Questions to services that decide, by how they went; busy and resting were not asked.",
+        &["auth", "result"],
+        all.iter().flat_map(|(name, counts)| counts.asked.iter().map(|(result, count)| (vec![*name, *result], *count))),
+    );
     scrape.gauge(
         "tollgate_jwks_age_seconds",
         "Since the keys in use were fetched.",

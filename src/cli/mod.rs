@@ -4,6 +4,7 @@
 
 mod check;
 mod demo;
+mod key;
 mod reload;
 mod run;
 mod running;
@@ -31,6 +32,8 @@ pub enum Command {
     Upgrade(upgrade::Upgrade),
     /// Say which process serves, and which configuration
     Status(status::Status),
+    /// Make, list and revoke API keys
+    Key(key::Key),
     /// Try everything at once: services, an issuer, and a gateway in front of them
     Demo(demo::Demo),
     /// Look into tokens, and make some for tests
@@ -63,6 +66,7 @@ impl Command {
             Self::Reload(command) => command.run(),
             Self::Upgrade(command) => command.run(),
             Self::Status(command) => command.run(),
+            Self::Key(command) => command.run(),
             Self::Demo(command) => command.run(),
             Self::Token(command) => command.run(),
             Self::Version(command) => command.run(),

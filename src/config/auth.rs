@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Uri};
 
-use super::{CertificateFact, Claim, FileContent, Secret};
+use super::{ApiKeyAuth, BasicAuth, CertificateFact, Claim, FileContent, Secret};
 
 /// `[auth.NAME]`
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +28,14 @@ pub enum AuthKind {
     Jwt(Jwt),
     /// `type = "client_certificate"`
     ClientCertificate(CertificateAuth),
+    /// `type = "api_key"`
+    ApiKey(ApiKeyAuth),
+    /// `type = "basic"`
+    Basic(BasicAuth),
+    /// `type = "introspection"`
+    Introspection(Introspection),
+    /// `type = "forward"`
+    Forward(ForwardAuth),
 }
 
 impl AuthKind {
@@ -36,6 +44,10 @@ impl AuthKind {
         match self {
             Self::Jwt(_) => "jwt",
             Self::ClientCertificate(_) => "client_certificate",
+            Self::ApiKey(_) => "api_key",
+            Self::Basic(_) => "basic",
+            Self::Introspection(_) => "introspection",
+            Self::Forward(_) => "forward",
         }
     }
 }
@@ -49,12 +61,16 @@ pub struct Jwt {
     pub audience: Vec<String>,
     /// Nothing else is accepted; at least one, all fit the key source (HS* only with a secret)
     pub algorithms: Vec<Algorithm>,
-    /// Exactly one of `jwks_url`, `jwks_file`, `public_key_file`, `secret`, `secret_file`
+    /// Exactly one of `discovery`, `discovery_url`, `jwks_url`, `jwks_file`, `public_key_file`, `secret`, `secret_file`
     pub keys: KeySource,
+    /// The only authorities believed when something is fetched, as PEM; default: the system's
+    pub ca_file: Option<FileContent>,
     /// Clock difference allowed on `exp` and `nbf`; default: 30s
     pub leeway: Duration,
+    /// Required `typ`, in lower case and without "application/"; default: any, or none
+    pub token_type: Option<String>,
     /// Claims a token must have besides exp, iss and aud
-    pub required_claims: Vec<String>,
+    pub required_claims: Vec<Claim>,
 }
 
 /// `type = "client_certificate"`. Without any list, whatever the listener's authorities have signed is enough.
@@ -68,6 +84,44 @@ pub struct CertificateAuth {
     pub sans: Vec<String>,
     /// SHA-256 of whole certificates, lower-case hexadecimal
     pub fingerprints: Vec<String>,
+}
+
+/// `type = "introspection"` (RFC 7662)
+#[derive(Clone, Debug, PartialEq)]
+pub struct Introspection {
+    /// Of the endpoint that is asked. https, or http to a loopback address
+    pub url: Uri,
+    /// Who we are there
+    pub client_id: String,
+    /// `client_secret` or `client_secret_file`, for `client_secret_basic`
+    pub client_secret: Secret,
+    /// What `iss` must be, where it matters
+    pub issuer: Option<String>,
+    /// `aud` must name one of these, where there are any
+    pub audience: Vec<String>,
+    /// Of one question, from connecting to the last byte; default: 2s
+    pub timeout: Duration,
+    /// How long an answer is believed, in whole seconds; `None` asks each time; default: 1m
+    pub remember: Option<Duration>,
+    /// Whose certificates are believed; default: the system's
+    pub ca: Option<FileContent>,
+}
+
+/// `type = "forward"`: a service decides.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ForwardAuth {
+    /// What is asked. http or https
+    pub url: Uri,
+    /// Headers of the client that the service is shown; default: authorization, cookie
+    pub request_headers: Vec<HeaderName>,
+    /// Headers of a refusal that the client is shown
+    pub response_headers: Vec<HeaderName>,
+    /// Claim = header of the service's consent
+    pub claims: Vec<(String, HeaderName)>,
+    /// Of one question, from connecting to the last byte; default: 2s
+    pub timeout: Duration,
+    /// Whose certificates are believed; default: the system's
+    pub ca: Option<FileContent>,
 }
 
 /// A signature algorithm of JWS (RFC 7518 section 3.1, RFC 8037), by its own name.
@@ -85,12 +139,15 @@ pub enum Algorithm {
     PS512,
     ES256,
     ES384,
+    ES512,
     EdDSA,
 }
 
 /// Where the keys that verify tokens come from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum KeySource {
+    /// `discovery` or `discovery_url`: a document that says where the keys are fetched. Addresses as for `jwks_url`
+    Discovery(Uri),
     /// `jwks_url`: fetched and refreshed in the background. https, or http to a loopback address
     JwksUrl(Uri),
     /// `jwks_file`
@@ -106,6 +163,8 @@ pub enum KeySource {
 pub enum TokenSource {
     /// `header.authorization`: the Bearer scheme
     Bearer,
+    /// The Basic scheme of the Authorization header
+    Basic,
     /// `header.NAME`: the whole value
     Header(HeaderName),
     /// `cookie.NAME`

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::read::{self, MAX_FILE, Places};
-use super::{Config, ConfigError, Problem, Surroundings, System};
+use super::{ApiKeys, Config, ConfigError, Problem, Surroundings, System};
 
 impl Config {
     /// Reads the configuration at `path`, with all files that it includes and names.
@@ -36,6 +36,16 @@ impl Config {
     /// Everything that is wrong with it, by place.
     pub fn read(text: &str, path: &Path, surroundings: &dyn Surroundings) -> Result<(Self, Places), ConfigError> {
         read::read(text, path, surroundings).map_err(|problems| ConfigError { file: path.to_owned(), problems })
+    }
+}
+
+impl ApiKeys {
+    /// Reads the text of a file of API keys.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, by place.
+    pub fn read(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        read::api_keys(text, path).map_err(|problems| ConfigError { file: path.to_owned(), problems })
     }
 }
 

@@ -6,6 +6,7 @@
 //! The types are grouped as the tables of the file are; `leaf` holds the small values they are made of.
 
 mod auth;
+mod credential;
 mod leaf;
 mod limit;
 mod listener;
@@ -17,12 +18,14 @@ mod route;
 mod server;
 mod store;
 mod surroundings;
+mod timestamp;
 mod upstream;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use auth::{Algorithm, Auth, AuthKind, CertificateAuth, Jwt, KeySource, TokenSource};
+pub use auth::{Algorithm, Auth, AuthKind, CertificateAuth, ForwardAuth, Introspection, Jwt, KeySource, TokenSource};
+pub use credential::{ApiKey, ApiKeyAuth, ApiKeys, BasicAuth, BasicUser, KeyHash, PasswordHash};
 pub use leaf::{
     CertificateFact, Claim, EndpointAddress, FileContent, HostPattern, PathPattern, Pattern, Rate, Secret, Segment,
     Selector, Template, TemplatePart,
@@ -40,6 +43,7 @@ pub use route::{
 pub use server::{AccessFormat, AccessLog, Admin, Log, LogOutput, Server};
 pub use store::{OnStoreFailure, RedisAddress, RedisServer, Store, StoreMode};
 pub use surroundings::{Surroundings, System, Variable};
+pub use timestamp::Timestamp;
 pub use upstream::{
     Balance, Endpoint, Health, Host, Retry, RetryOn, Timeouts, Upstream, UpstreamProtocol, UpstreamTls,
 };

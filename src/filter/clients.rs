@@ -48,6 +48,8 @@ mod tests {
             client,
             client_certificate: None,
             route: "",
+            scheme: "http",
+            id: "",
         };
         rules.is_none_or(|rules| rules.on_request(&request).is_continue())
     }

@@ -237,6 +237,8 @@ mod tests {
             client: Ipv4Addr::LOCALHOST.into(),
             client_certificate: None,
             route: "",
+            scheme: "http",
+            id: "",
         };
         let mut answer = CorsAnswer::default();
         let reply = Cors::build(spec).on_request(&request, &mut answer).break_value();

@@ -117,6 +117,8 @@ mod tests {
             client: Ipv4Addr::LOCALHOST.into(),
             client_certificate: None,
             route: "",
+            scheme: "http",
+            id: "",
         };
         let mut headers = HeaderMap::new();
         for name in ["x-gone", "x-bad", "x-kept"] {

@@ -81,6 +81,8 @@ mod tests {
             client: Ipv4Addr::LOCALHOST.into(),
             client_certificate: None,
             route: "r",
+            scheme: "http",
+            id: "",
         };
         let facts = Facts { request: &request, identity: None };
         let template = Template(vec![

@@ -1,4 +1,4 @@
-//! The one outbound HTTP client: small documents from servers the operator has named.
+//! The outbound HTTP client: small documents from servers the operator has named.
 //!
 //! Everything is bounded, the whole exchange by one timeout, and what is asked for is what is answered: no redirects are
 //! followed, since a redirect is another server's choice of whom to trust. Nothing is kept between calls. Documents are
@@ -6,23 +6,26 @@
 
 use std::error::Error;
 use std::fmt::Write;
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, USER_AGENT};
-use http::{HeaderMap, Request, StatusCode, Uri};
+use http::header::{ACCEPT, ACCEPT_ENCODING, USER_AGENT};
+use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
+use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::TokioExecutor;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::RootCertStore;
+
+use super::trust;
+use crate::config::FileContent;
 
 /// A response's head: hyper reads no more than this at once.
-const MAX_HEAD_BYTES: usize = 64 * 1024;
+pub(super) const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// What one exchange may take.
 #[derive(Clone, Copy, Debug)]
@@ -64,24 +67,53 @@ pub enum FetchError {
     Broken(String),
 }
 
-/// Gets `uri`.
+/// Whose certificates are believed.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    /// Those of the system's authorities, as they are at the time
+    System,
+    /// Those of these authorities alone
+    Named(Arc<RootCertStore>),
+}
+
+impl Trust {
+    /// The authorities in a PEM file, if there is one; the system's otherwise.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub fn build(ca: Option<&FileContent>) -> Result<Self, String> {
+        ca.map_or(Ok(Self::System), |file| trust::named(file).map(|roots| Self::Named(Arc::new(roots))))
+    }
+}
+
+/// Gets `uri`, with `headers` besides those of every request.
 ///
 /// # Errors
 /// See [`FetchError`]. A response with a bad status is a response.
-pub async fn fetch(uri: &Uri, limits: Limits) -> Result<Fetched, FetchError> {
+pub async fn fetch(uri: &Uri, headers: &HeaderMap, trust: &Trust, limits: Limits) -> Result<Fetched, FetchError> {
     let exchange = async {
         match uri.scheme_str() {
             Some("https") => {
-                // Reads files: not on a thread that has others to serve.
-                let roots = tokio::task::spawn_blocking(native_roots).await.map_err(io::Error::other);
-                let roots = roots.and_then(|roots| roots).map_err(|error| FetchError::Unreachable(error.to_string()));
-                over_tls(uri, limits, roots?).await
+                let roots = match trust {
+                    Trust::System => {
+                        trust::system().await.map_err(|error| FetchError::Unreachable(error.to_string()))?
+                    }
+                    Trust::Named(roots) => RootCertStore::clone(roots),
+                };
+                over_tls(uri, headers, limits, roots).await
             }
-            Some("http") if is_loopback(uri) => get(HttpConnector::new(), uri, limits).await,
+            Some("http") if is_loopback(uri) => get(HttpConnector::new(), uri, headers, limits).await,
             _ => Err(FetchError::Forbidden),
         }
     };
     tokio::time::timeout(limits.timeout, exchange).await.unwrap_or(Err(FetchError::TimedOut))
+}
+
+/// Whether [`fetch`] would try: an address with https, or with http to this machine, and nobody's password in it.
+pub fn is_fetchable(uri: &Uri) -> bool {
+    let has_no_user = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+    let is_allowed = uri.scheme_str() == Some("https") || uri.scheme_str() == Some("http") && is_loopback(uri);
+    is_allowed && has_no_user && uri.host().is_some_and(|host| !host.is_empty())
 }
 
 /// `localhost` is this machine wherever RFC 6761 section 6.3 is kept.
@@ -91,32 +123,16 @@ fn is_loopback(uri: &Uri) -> bool {
     address.map_or(host.eq_ignore_ascii_case("localhost"), |address| address.to_canonical().is_loopback())
 }
 
-fn native_roots() -> io::Result<RootCertStore> {
-    let loaded = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    // Some systems carry a certificate or two that cannot be read; that is no reason to trust none.
-    let (usable, _) = roots.add_parsable_certificates(loaded.certs);
-    if usable == 0 {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "this system has no root certificates"));
-    }
-    Ok(roots)
-}
-
-async fn over_tls(uri: &Uri, limits: Limits, roots: RootCertStore) -> Result<Fetched, FetchError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| FetchError::Unreachable(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+async fn over_tls(uri: &Uri, headers: &HeaderMap, limits: Limits, roots: RootCertStore) -> Result<Fetched, FetchError> {
+    let config = trust::client(roots).map_err(|error| FetchError::Unreachable(error.to_string()))?;
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     let connector =
         HttpsConnectorBuilder::new().with_tls_config(config).https_only().enable_http1().wrap_connector(tcp);
-    get(connector, uri, limits).await
+    get(connector, uri, headers, limits).await
 }
 
-async fn get<C>(connector: C, uri: &Uri, limits: Limits) -> Result<Fetched, FetchError>
+async fn get<C>(connector: C, uri: &Uri, headers: &HeaderMap, limits: Limits) -> Result<Fetched, FetchError>
 where
     C: Connect + Clone + Send + Sync + 'static,
 {
@@ -124,17 +140,29 @@ where
         .pool_max_idle_per_host(0)
         .http1_max_buf_size(MAX_HEAD_BYTES)
         .build(connector);
-    let request = Request::get(uri.clone())
+    let mut request = Request::get(uri.clone())
         .header(USER_AGENT, "tollgate")
         .header(ACCEPT, "application/json, */*;q=0.1")
+        // What is small is not worth being unpacked, and what unpacks to much is not wanted at all.
+        .header(ACCEPT_ENCODING, "identity")
         .body(Empty::new())
         .map_err(|error| FetchError::Broken(error.to_string()))?;
-    let response = client.request(request).await.map_err(|error| {
-        let text = chain(&error);
-        if error.is_connect() { FetchError::Unreachable(text) } else { FetchError::Broken(text) }
-    })?;
+    for (name, value) in headers {
+        request.headers_mut().insert(name, value.clone());
+    }
+    received(client.request(request).await.map_err(|error| unsent(&error))?, limits.max_bytes).await
+}
+
+/// Why there is no response to a request.
+pub(super) fn unsent(error: &legacy::Error) -> FetchError {
+    let text = chain(error);
+    if error.is_connect() { FetchError::Unreachable(text) } else { FetchError::Broken(text) }
+}
+
+/// The whole of a response.
+pub(super) async fn received(response: Response<Incoming>, max_bytes: usize) -> Result<Fetched, FetchError> {
     let (head, body) = response.into_parts();
-    let body = Limited::new(body, limits.max_bytes).collect().await.map_err(|error| {
+    let body = Limited::new(body, max_bytes).collect().await.map_err(|error| {
         if error.is::<LengthLimitError>() { FetchError::TooLarge } else { FetchError::Broken(chain(&*error)) }
     })?;
     Ok(Fetched { status: head.status, headers: head.headers, body: body.to_bytes() })
@@ -166,6 +194,10 @@ mod tests {
 
     const LIMITS: Limits = Limits { timeout: Duration::from_secs(20), max_bytes: 100 };
 
+    async fn simply(uri: &Uri, limits: Limits) -> Result<Fetched, FetchError> {
+        fetch(uri, &HeaderMap::new(), &Trust::System, limits).await
+    }
+
     async fn bound() -> (TcpListener, u16) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let port = listener.local_addr().expect("bound").port();
@@ -189,7 +221,7 @@ mod tests {
         let (listener, port) = bound().await;
         let uri: Uri = format!("http://127.0.0.1:{port}/x?y").parse().expect("a URI");
         let serve = async { answer(listener.accept().await.expect("a client").0, bytes).await };
-        tokio::join!(serve, fetch(&uri, limits))
+        tokio::join!(serve, simply(&uri, limits))
     }
 
     #[tokio::test]
@@ -236,9 +268,9 @@ mod tests {
         let (listener, port) = bound().await;
         let uri: Uri = format!("http://127.0.0.1:{port}/").parse().expect("a URI");
         let limits = Limits { timeout: Duration::from_millis(50), ..LIMITS };
-        assert!(matches!(fetch(&uri, limits).await, Err(FetchError::TimedOut)));
+        assert!(matches!(simply(&uri, limits).await, Err(FetchError::TimedOut)));
         drop(listener);
-        assert!(matches!(fetch(&uri, LIMITS).await, Err(FetchError::Unreachable(_))));
+        assert!(matches!(simply(&uri, LIMITS).await, Err(FetchError::Unreachable(_))));
     }
 
     #[tokio::test]
@@ -255,10 +287,15 @@ mod tests {
             "/jwks.json",
         ] {
             let uri: Uri = uri.parse().expect("a URI");
-            assert!(matches!(fetch(&uri, LIMITS).await, Err(FetchError::Forbidden)), "{uri}");
+            assert!(matches!(simply(&uri, LIMITS).await, Err(FetchError::Forbidden)), "{uri}");
         }
         for uri in ["http://127.9.9.9/", "http://[::1]:80/", "http://LocalHost/", "http://[::ffff:127.0.0.1]/"] {
             assert!(is_loopback(&uri.parse().expect("a URI")), "{uri}");
+            assert!(is_fetchable(&uri.parse().expect("a URI")), "{uri}");
+        }
+        assert!(is_fetchable(&Uri::from_static("https://id.example.com/")));
+        for uri in ["http://id.example.com/", "https://me:secret@id.example.com/", "ftp://127.0.0.1/", "/jwks.json"] {
+            assert!(!is_fetchable(&uri.parse().expect("a URI")), "{uri}");
         }
     }
 
@@ -285,10 +322,10 @@ mod tests {
         let mut known = RootCertStore::empty();
         known.add(cert.der().clone()).expect("a certificate");
         let uri = |host: &str| format!("https://{host}:{port}/").parse::<Uri>().expect("a URI");
-        let fetched = over_tls(&uri("127.0.0.1"), LIMITS, known.clone()).await.expect("trusted");
+        let fetched = over_tls(&uri("127.0.0.1"), &HeaderMap::new(), LIMITS, known.clone()).await.expect("trusted");
         assert_eq!(fetched.body, "ok");
         for (host, roots) in [("127.0.0.1", RootCertStore::empty()), ("localhost", known)] {
-            let fetched = over_tls(&uri(host), LIMITS, roots).await;
+            let fetched = over_tls(&uri(host), &HeaderMap::new(), LIMITS, roots).await;
             assert!(matches!(fetched, Err(FetchError::Unreachable(_))), "{host}: {fetched:?}");
         }
         serve.abort();

@@ -98,6 +98,8 @@ reasons! {
     InsufficientScope = "insufficient_scope", FORBIDDEN, Some("http_request_denied");
     /// Whoever or whatever would tell is not there
     AuthUnavailable = "auth_unavailable", SERVICE_UNAVAILABLE, Some("proxy_internal_error");
+    /// The service that decides has refused, in words of its own
+    AuthDenied = "auth_denied", FORBIDDEN, Some("http_request_denied");
     /// Over a rate
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, Some("http_request_denied");
     /// Over a number of requests in flight

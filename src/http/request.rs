@@ -27,6 +27,10 @@ pub struct Request<'a> {
     pub client_certificate: Option<&'a ClientCertificate>,
     /// The route's name; empty before one is known
     pub route: &'a str,
+    /// How it reached us: "https" or "http"
+    pub scheme: &'static str,
+    /// Names it in answers, logs and upstream
+    pub id: &'a str,
 }
 
 impl<'a> Request<'a> {
@@ -75,6 +79,8 @@ mod tests {
             client: Ipv4Addr::LOCALHOST.into(),
             client_certificate: None,
             route: "",
+            scheme: "http",
+            id: "",
         })
     }
 

@@ -36,8 +36,8 @@ const CALM_DOWN: u32 = 0xb;
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// The same for the whole connection.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Response bytes we hold for a stream whose client does not take them.
-const SEND_BUFFER: usize = 32 * 1024;
+/// Response bytes h2 holds for a stream whose window is open and whose client does not read: one frame's worth.
+const SEND_BUFFER: usize = 16 * 1024;
 /// How long after GOAWAY a connection without requests stays open, for those that were under way.
 const DRAIN_LINGER: Duration = Duration::from_secs(3);
 /// How long a client that has gone too far may take to take our goodbye.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderMap, Method};
 
+use super::ahead::Reading;
 use crate::filter::limit::Admission;
 use crate::filter::{Clock, Passage};
 use crate::http::{ClientCertificate, Connection, Deadline, Reason, Reply, Request, RequestId};
@@ -74,6 +75,8 @@ pub struct Attempts {
     pub tried: Tried,
     /// The endpoint in use; holding it counts as a request in flight there
     pub lease: Option<Lease>,
+    /// What has been read of the response ahead of the client
+    pub(super) reading: Option<Reading>,
     /// How many have been made
     pub count: u32,
     /// When the last one began
@@ -132,6 +135,8 @@ impl RequestCtx {
             client: self.client,
             client_certificate: self.client_certificate(),
             route: self.route.as_ref().map_or("", |route| &route.name),
+            scheme: if self.connection.as_ref().is_some_and(|it| it.is_encrypted()) { "https" } else { "http" },
+            id: self.id.as_str(),
         }
     }
 

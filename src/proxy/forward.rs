@@ -112,7 +112,7 @@ fn credentials(headers: &mut HeaderMap, ctx: &RequestCtx) {
         return;
     };
     match source {
-        TokenSource::Bearer => drop(headers.remove(AUTHORIZATION)),
+        TokenSource::Bearer | TokenSource::Basic => drop(headers.remove(AUTHORIZATION)),
         TokenSource::Header(name) => drop(headers.remove(name)),
         TokenSource::Cookie(name) => {
             let kept: Vec<HeaderValue> =

@@ -1,5 +1,6 @@
 //! The data plane: Pingora's phases, in the order it calls them, each delegating.
 
+mod ahead;
 mod answer;
 mod ctx;
 mod failure;
@@ -11,6 +12,7 @@ mod judge;
 mod log;
 mod patience;
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,11 +20,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::StatusCode;
 use pingora_core::modules::http::HttpModules;
+use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
+pub use self::ahead::Connector;
+use self::ahead::Reading;
 pub use self::ctx::RequestCtx;
 use self::ctx::is_http2;
 use crate::control::Drain;
@@ -103,6 +108,7 @@ impl ProxyHttp for Proxy {
         ctx.attempt.count += 1;
         ctx.attempt.endpoint = Some(Arc::clone(lease.endpoint().text()));
         let mut peer = if session.is_upgrade_req() { lease.upgrade_peer() } else { lease.peer() };
+        ahead::speak_http1(&mut peer.options);
         ctx.attempt.lease = Some(lease);
         let now = Instant::now();
         ctx.attempt.began = Some(now);
@@ -118,6 +124,19 @@ impl ProxyHttp for Proxy {
         error: Box<Error>,
     ) -> Box<Error> {
         fail(session, ctx, error, true)
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        _: bool,
+        _: &HttpPeer,
+        _: RawFd,
+        digest: Option<&Digest>,
+        ctx: &mut Box<RequestCtx>,
+    ) -> Result<()> {
+        ctx.attempt.reading = Reading::begin(digest);
+        Ok(())
     }
 
     async fn upstream_request_filter(
@@ -214,7 +233,7 @@ impl ProxyHttp for Proxy {
 
     fn response_body_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         _: bool,
         ctx: &mut Box<RequestCtx>,
@@ -226,6 +245,7 @@ impl ProxyHttp for Proxy {
             return Err(Error::new_in(ErrorType::Custom("the response took too long")));
         }
         patience::moved(ctx, now);
+        ahead::pass(session, body, ctx);
         Ok(None)
     }
 

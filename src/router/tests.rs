@@ -75,6 +75,8 @@ fn ask(router: &Router<String>, method: &Method, host: &str, path: &str) -> Stri
         client: Ipv4Addr::LOCALHOST.into(),
         client_certificate: None,
         route: "",
+        scheme: "http",
+        id: "",
     };
     match router.find("http", &request) {
         Found::Route { target, parameters } => {
@@ -172,6 +174,8 @@ fn conditions_are_more_specific_than_none() {
             client,
             client_certificate: None,
             route: "",
+            scheme: "http",
+            id: "",
         };
         match router.find("http", &request) {
             Found::Route { target, .. } => target.clone(),
@@ -265,7 +269,7 @@ proptest! {
         let router = router.expect("keys are unique");
         let headers = HeaderMap::new();
         let (method, client) = (&Method::GET, Ipv4Addr::LOCALHOST.into());
-        let request = Request { method, host: &host, path: &path, query: None, headers: &headers, client, client_certificate: None, route: "" };
+        let request = Request { method, host: &host, path: &path, query: None, headers: &headers, client, client_certificate: None, route: "", scheme: "http", id: "" };
         let found = match router.find("http", &request) {
             Found::Route { target, .. } => target.clone(),
             _ => "404".to_owned(),

@@ -148,7 +148,7 @@ impl Snapshot {
 
     /// The names of `auth` that have what they verify with.
     pub fn auth_with_keys(&self) -> Vec<Name> {
-        let with_keys = self.authenticators.iter().filter(|(_, authenticator)| authenticator.counts().keys != Some(0));
+        let with_keys = self.authenticators.iter().filter(|(_, authenticator)| authenticator.is_ready());
         with_keys.map(|(name, _)| name.clone()).collect()
     }
 
@@ -209,7 +209,7 @@ fn token_parameters(config: &Config) -> Arc<[String]> {
     let sources = config.auth.values().flat_map(|auth| &auth.sources);
     let named = sources.filter_map(|source| match source {
         TokenSource::Query(name) => Some(name.clone()),
-        TokenSource::Bearer | TokenSource::Header(_) | TokenSource::Cookie(_) => None,
+        TokenSource::Bearer | TokenSource::Basic | TokenSource::Header(_) | TokenSource::Cookie(_) => None,
     });
     named.collect()
 }

@@ -11,13 +11,13 @@ pub(in crate::config) const MAX_FILE: u64 = 1024 * 1024;
 
 /// The file that a `_file` key names: certificates, keys.
 pub(super) fn content(node: &Node<'_>) -> Option<FileContent> {
-    let (path, content) = read(node)?;
+    let (path, content) = read(node, MAX_FILE)?;
     Some(FileContent { path, content: Secret::new(content) })
 }
 
 /// The secret in the file that a `_file` key names. One newline at its end is the editor's, not the secret's.
 pub(super) fn secret(node: &Node<'_>) -> Option<Secret> {
-    let (_, mut content) = read(node)?;
+    let (_, mut content) = read(node, MAX_FILE)?;
     if content.last() == Some(&b'\n') {
         content.pop();
         if content.last() == Some(&b'\r') {
@@ -31,14 +31,26 @@ pub(super) fn secret(node: &Node<'_>) -> Option<Secret> {
     Some(Secret::new(content))
 }
 
-fn read(node: &Node<'_>) -> Option<(PathBuf, Vec<u8>)> {
+/// The text of a file of its own language, of `most` bytes at most, and where it was read from.
+pub(super) fn text(node: &Node<'_>, most: u64) -> Option<(PathBuf, String)> {
+    let (path, content) = read(node, most)?;
+    match String::from_utf8(content) {
+        Ok(text) => Some((path, text)),
+        Err(error) => {
+            node.problem(not_text(&error.utf8_error(), error.as_bytes()));
+            None
+        }
+    }
+}
+
+fn read(node: &Node<'_>, most: u64) -> Option<(PathBuf, Vec<u8>)> {
     let text = node.text()?;
     if text.as_str().is_empty() || text.as_str().contains('\0') {
         text.complain(Complaint::new("this is not the path of a file"));
         return None;
     }
     let path = beside(&node.source.path, text.as_str());
-    match node.ctx.surroundings.file(&path, MAX_FILE) {
+    match node.ctx.surroundings.file(&path, most) {
         Ok(content) => Some((path, content)),
         Err(error) => {
             text.complain(Complaint::new(format!("{} cannot be read: {error}", shown(&text, &path))));

@@ -40,6 +40,7 @@ use self::section::Sections;
 use self::source::Source;
 use super::{Config, Name, Problem, Surroundings};
 
+pub(super) use self::auth::api_keys;
 pub(super) use self::file::{MAX_FILE, not_text};
 pub use self::places::Places;
 pub(super) use self::runtime_dir::runtime_dir;
@@ -50,6 +51,15 @@ struct Context<'a> {
     report: Report,
     /// Stands in for a section that is not there
     nothing: DeValue<'static>,
+    /// Text is taken as it stands: `${NAME}` is no variable
+    is_verbatim: bool,
+}
+
+impl<'a> Context<'a> {
+    fn new(surroundings: &'a dyn Surroundings) -> Self {
+        let nothing = DeValue::Table(DeTable::new());
+        Self { surroundings, report: Report::default(), nothing, is_verbatim: false }
+    }
 }
 
 /// Reads everything.
@@ -57,7 +67,7 @@ struct Context<'a> {
 /// # Errors
 /// All problems, by file and place.
 pub(super) fn read(text: &str, path: &Path, surroundings: &dyn Surroundings) -> Result<(Config, Places), Vec<Problem>> {
-    let ctx = Context { surroundings, report: Report::default(), nothing: DeValue::Table(DeTable::new()) };
+    let ctx = Context::new(surroundings);
     let main = Source::new(0, path, text);
     let root = main.parse(&ctx.report);
     let included = root.as_ref().map(|root| include::sources(&ctx, &main, root)).unwrap_or_default();

@@ -15,6 +15,7 @@ use super::interpolate::interpolate;
 use super::source::Source;
 use super::suggest::did_you_mean;
 use super::table::Table;
+use crate::config::Timestamp;
 
 /// A value and where it stands.
 #[derive(Clone)]
@@ -79,6 +80,9 @@ impl<'a> Node<'a> {
             return None;
         };
         let mut written = Text { node: self.clone(), value: Cow::Borrowed(text), written_at: self.written_at(text) };
+        if self.ctx.is_verbatim {
+            return Some(written);
+        }
         match interpolate(text, |name| self.ctx.surroundings.variable(name)) {
             Ok(value) => {
                 if value != text.as_ref() {
@@ -170,6 +174,19 @@ impl<'a> Node<'a> {
             });
         }
         number
+    }
+
+    /// A date and time that says how far it is from UTC.
+    pub(super) fn timestamp(&self) -> Option<Timestamp> {
+        let DeValue::Datetime(datetime) = self.value else {
+            self.wrong_type("a date and time, 2027-01-01T00:00:00Z without quotes");
+            return None;
+        };
+        let timestamp = Timestamp::from_datetime(datetime);
+        if timestamp.is_none() {
+            self.problem("this is no single moment: a date, a time, and \"Z\" or \"+01:00\" behind them, from 1970 on");
+        }
+        timestamp
     }
 
     /// A share, from 0 to 1.

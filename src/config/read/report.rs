@@ -39,6 +39,11 @@ impl Report {
         self.found.borrow_mut().push(Found { place: None, problem: Problem::new(path, message) });
     }
 
+    /// Problems with another file, each with its place there.
+    pub(super) fn add_located(&self, problems: Vec<Problem>) {
+        self.found.borrow_mut().extend(problems.into_iter().map(|problem| Found { place: None, problem }));
+    }
+
     /// Never show this piece of a file.
     pub(super) fn mask(&self, source: &Source, span: Range<usize>) {
         self.masks.borrow_mut().push((source.index, span));
@@ -70,7 +75,8 @@ impl Report {
         found.dedup_by(|left, right| left.place == right.place && left.problem == right.problem);
         let more = found.len().saturating_sub(MAX_PROBLEMS);
         let located = found.into_iter().take(MAX_PROBLEMS).map(|Found { place, mut problem }| {
-            problem.location = place.and_then(|(file, span)| Some(Box::new(pages.get(file)?.locate(span))));
+            let here = place.and_then(|(file, span)| Some(Box::new(pages.get(file)?.locate(span))));
+            problem.location = here.or(problem.location);
             problem
         });
         let mut problems: Vec<_> = located.collect();

@@ -12,7 +12,7 @@ use super::source::Source;
 const SECRET_WORDS: [&str; 7] =
     ["secret", "token", "password", "passphrase", "credential", "private_key", "authorization"];
 /// Keys that have such a word and hold none.
-const HARMLESS: [&str; 2] = ["token_from", "forward_token"];
+const HARMLESS: [&str; 3] = ["token_from", "forward_token", "forward_credentials"];
 /// Keys that hold one without having such a word.
 const SECRET_KEYS: [&str; 3] = ["redis_url", "api_key", "cookie"];
 

@@ -88,21 +88,6 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// A key of which only one value can be served so far: what happens anyway.
-    pub(super) fn only<T: PartialEq>(
-        &mut self,
-        key: &'static str,
-        value: &T,
-        read: impl FnOnce(&Node<'a>) -> Option<T>,
-    ) {
-        let Some(node) = self.get(key) else {
-            return;
-        };
-        if read(&node).is_some_and(|written| written != *value) {
-            node.problem_of_key(format!("\"{key}\" is not implemented yet"));
-        }
-    }
-
     /// Of several keys that exclude each other, the one that is there. More than one is a problem.
     pub(super) fn one_of(&mut self, keys: &[&'static str]) -> Option<(&'static str, Node<'a>)> {
         let mut found: Option<(&'static str, Node<'a>)> = None;

@@ -96,6 +96,28 @@ fn what_is_not_written_has_its_default() {
 }
 
 #[test]
+fn services_that_decide_have_defaults_too() {
+    let config = read(
+        "[auth.opaque]\ntype = \"introspection\"\nurl = \"https://id.example/introspect\"\nclient_id = \"gateway\"\n\
+         client_secret = \"hunter2\"\n[auth.door]\ntype = \"forward\"\nurl = \"http://decider.internal/verify\"",
+    );
+    let AuthKind::Introspection(opaque) = &config.auth["opaque"].kind else { panic!("{:?}", config.auth) };
+    let (two, minute) = (Duration::from_secs(2), Duration::from_secs(60));
+    assert_eq!(
+        (opaque.timeout, opaque.remember, &opaque.issuer, &*opaque.audience),
+        (two, Some(minute), &None, &[][..])
+    );
+    assert_eq!(config.auth["opaque"].sources, [TokenSource::Bearer]);
+    assert!(!format!("{opaque:?}").contains("hunter2"), "{opaque:?}");
+    let AuthKind::Forward(door) = &config.auth["door"].kind else { panic!("{:?}", config.auth) };
+    assert_eq!((door.timeout, door.claims.len()), (two, 0));
+    assert_eq!(door.request_headers, ["authorization", "cookie"].map(HeaderName::from_static));
+    let told = ["www-authenticate", "location", "set-cookie", "content-type", "cache-control"];
+    assert_eq!(door.response_headers, told.map(HeaderName::from_static));
+    assert!(config.auth["door"].sources.is_empty());
+}
+
+#[test]
 fn the_runtime_directory_is_where_the_system_wants_it() {
     let text = with("");
     let of = |made: Made| made.read(&text).expect("valid").server.runtime_dir;

@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
+use super::api_key::Keys;
+use super::basic::Basic;
 use super::call::Call;
 use super::certificate::Certificate;
 use super::challenge::{Asks, Scheme};
 use super::counters::{Counters, Counts};
+use super::forward::Forward;
 use super::inherited::Inherited;
+use super::introspection::Introspection;
 use super::jwt::{Jwt, Pace};
 use super::{Claims, Refused, Task};
-use crate::config::{self, AuthKind, Name, Problem};
+use crate::config::{self, AuthKind, Name, Problem, TokenSource};
 use crate::http::Reason;
 
 /// A way of knowing who calls.
@@ -26,6 +30,10 @@ pub struct Authenticator {
 enum Way {
     Jwt(Box<Jwt>),
     Certificate(Certificate),
+    ApiKey(Keys),
+    Basic(Box<Basic>),
+    Introspection(Box<Introspection>),
+    Forward(Box<Forward>),
 }
 
 impl Authenticator {
@@ -43,6 +51,10 @@ impl Authenticator {
         let way = match &spec.kind {
             AuthKind::Jwt(jwt) => Way::Jwt(Box::new(Jwt::build(name, jwt, pace)?)),
             AuthKind::ClientCertificate(certificate) => Way::Certificate(Certificate::new(certificate)),
+            AuthKind::ApiKey(keys) => Way::ApiKey(Keys::new(name, keys)),
+            AuthKind::Basic(basic) => Way::Basic(Box::new(Basic::build(name, basic)?)),
+            AuthKind::Introspection(spec) => Way::Introspection(Box::new(Introspection::build(name, spec)?)),
+            AuthKind::Forward(spec) => Way::Forward(Box::new(Forward::build(name, spec)?)),
         };
         Ok(Self { name: Arc::clone(name), spec: spec.clone(), counters: Inherited::default(), way })
     }
@@ -53,7 +65,10 @@ impl Authenticator {
         self.counters.inherit(&previous.counters);
         match (&self.way, &previous.way) {
             (Way::Jwt(new), Way::Jwt(old)) => new.inherit(old),
-            (Way::Jwt(_) | Way::Certificate(_), _) => {}
+            (Way::Basic(new), Way::Basic(old)) => new.inherit(old),
+            (Way::Jwt(_) | Way::Certificate(_) | Way::ApiKey(_) | Way::Basic(_), _) => {}
+            // What was said of a caller is asked again.
+            (Way::Introspection(_) | Way::Forward(_), _) => {}
         }
     }
 
@@ -61,7 +76,9 @@ impl Authenticator {
     pub fn tasks(self: &Arc<Self>) -> Vec<Task> {
         match &self.way {
             Way::Jwt(jwt) => jwt.task(self.counters.get()).into_iter().collect(),
-            Way::Certificate(_) => Vec::new(),
+            Way::Certificate(_) | Way::ApiKey(_) | Way::Basic(_) | Way::Introspection(_) | Way::Forward(_) => {
+                Vec::new()
+            }
         }
     }
 
@@ -70,7 +87,7 @@ impl Authenticator {
     pub async fn settled(&self) {
         match &self.way {
             Way::Jwt(jwt) => jwt.settled().await,
-            Way::Certificate(_) => {}
+            Way::Certificate(_) | Way::ApiKey(_) | Way::Basic(_) | Way::Introspection(_) | Way::Forward(_) => {}
         }
     }
 
@@ -85,12 +102,37 @@ impl Authenticator {
         match &self.way {
             Way::Jwt(jwt) => jwt.count(self.counters.get(), &mut counts),
             Way::Certificate(_) => {}
+            Way::ApiKey(keys) => counts.keys = Some(keys.len()),
+            Way::Basic(basic) => {
+                counts.keys = Some(basic.len());
+                counts.remembered = Some(basic.remembered());
+            }
+            Way::Introspection(introspection) => {
+                counts.asked = self.counters.get().questions();
+                counts.remembered = Some(introspection.remembered());
+            }
+            Way::Forward(_) => counts.asked = self.counters.get().questions(),
         }
         counts
     }
 
+    /// Whether it has what it judges by. Where keys are not fetched, none is all that there are.
+    pub fn is_ready(&self) -> bool {
+        match &self.way {
+            Way::Jwt(_) => self.counts().keys != Some(0),
+            Way::Certificate(_) | Way::ApiKey(_) | Way::Basic(_) | Way::Introspection(_) | Way::Forward(_) => true,
+        }
+    }
+
     pub(super) fn spec(&self) -> &config::Auth {
         &self.spec
+    }
+
+    /// As if these keys had been fetched.
+    #[cfg(test)]
+    pub(super) fn rotate(&self, set: &str) {
+        let Way::Jwt(jwt) = &self.way else { panic!("{} has no keys", self.name) };
+        jwt.rotate(set);
     }
 
     pub(super) fn counters(&self) -> &Counters {
@@ -101,9 +143,19 @@ impl Authenticator {
     pub(super) fn rivals(&self, other: &Self) -> bool {
         match (&self.way, &other.way) {
             (Way::Jwt(one), Way::Jwt(other)) => one.issuer() == other.issuer(),
+            (Way::Basic(_), Way::Basic(_)) => true,
+            (Way::Jwt(_) | Way::Introspection(_), Way::Introspection(_)) | (Way::Introspection(_), Way::Jwt(_)) => true,
+            // It may accept whatever it likes.
+            (_, Way::Forward(_)) => true,
             // What is known at once is known in the order of the route.
-            (Way::Jwt(_) | Way::Certificate(_), _) => false,
+            (Way::Jwt(_) | Way::Certificate(_) | Way::ApiKey(_) | Way::Basic(_), _) => false,
+            (Way::Introspection(_) | Way::Forward(_), _) => false,
         }
+    }
+
+    /// Whether it decides about those, too, who present nothing.
+    pub(super) fn decides_about_nobody(&self) -> bool {
+        matches!(self.way, Way::Forward(_))
     }
 
     /// What can be said without waiting; `None` where [`ask`](Self::ask) has to be asked.
@@ -114,6 +166,13 @@ impl Authenticator {
                 None => Some(Err(Refused::Missing)),
             },
             Way::Certificate(certificate) => Some(certificate.judge(call.request.client_certificate, call.wall)),
+            Way::ApiKey(keys) => Some(keys.judge(call.presented.as_ref(), call.wall)),
+            Way::Basic(basic) => basic.recall(call.presented.as_ref(), call.wall),
+            Way::Introspection(introspection) => match &call.presented {
+                Some(presented) => introspection.recall(presented, call.wall),
+                None => Some(Err(Refused::Missing)),
+            },
+            Way::Forward(_) => None,
         }
     }
 
@@ -125,6 +184,13 @@ impl Authenticator {
                 None => Err(Refused::Missing),
             },
             Way::Certificate(certificate) => certificate.judge(call.request.client_certificate, call.wall),
+            Way::ApiKey(keys) => keys.judge(call.presented.as_ref(), call.wall),
+            Way::Basic(basic) => basic.verify(call).await,
+            Way::Introspection(introspection) => match &call.presented {
+                Some(presented) => introspection.ask(presented, call.wall, self.counters.get()).await,
+                None => Err(Refused::Missing),
+            },
+            Way::Forward(forward) => forward.ask(call.request, self.counters.get()).await,
         }
     }
 
@@ -133,7 +199,8 @@ impl Authenticator {
     pub(super) async fn ask_again(&self, call: &Call<'_>, generation: u64) -> Option<Result<Claims, Refused>> {
         match &self.way {
             Way::Jwt(jwt) if jwt.newer_keys(generation).await => Some(self.ask(call).await),
-            Way::Jwt(_) | Way::Certificate(_) => None,
+            Way::Jwt(_) | Way::Certificate(_) | Way::ApiKey(_) | Way::Basic(_) => None,
+            Way::Introspection(_) | Way::Forward(_) => None,
         }
     }
 
@@ -145,15 +212,24 @@ impl Authenticator {
     /// How callers are asked for it.
     pub(super) fn asks(&self) -> Asks<'_> {
         let scheme = match &self.way {
-            Way::Jwt(_) => Scheme::Bearer,
+            Way::Jwt(_) | Way::Introspection(_) => Scheme::Bearer,
             Way::Certificate(_) => Scheme::ClientCertificate,
+            // What is looked for where tokens are is asked for as one is.
+            Way::ApiKey(_) if self.spec.sources == [TokenSource::Bearer] => Scheme::Bearer,
+            Way::ApiKey(_) => Scheme::ApiKey,
+            Way::Basic(_) => Scheme::Basic,
+            Way::Forward(_) => Scheme::Forward,
         };
-        Asks { scheme, resource_metadata: self.spec.resource_metadata.as_deref() }
+        let realm = match &self.way {
+            Way::Basic(basic) => Some(basic.realm()),
+            Way::Jwt(_) | Way::Certificate(_) | Way::ApiKey(_) | Way::Introspection(_) | Way::Forward(_) => None,
+        };
+        Asks { scheme, realm, resource_metadata: self.spec.resource_metadata.as_deref() }
     }
 
     /// What a refusal is called in logs, metrics and answers.
-    pub(super) fn reason(&self, refused: Refused) -> Reason {
-        let is_token = matches!(self.way, Way::Jwt(_));
+    pub(super) fn reason(&self, refused: &Refused) -> Reason {
+        let is_token = matches!(self.way, Way::Jwt(_) | Way::Introspection(_));
         match refused {
             Refused::Missing => Reason::NoCredentials,
             Refused::Invalid(_) | Refused::UnknownKey { .. } if is_token => Reason::InvalidToken,
@@ -161,6 +237,7 @@ impl Authenticator {
             Refused::Expired if is_token => Reason::TokenExpired,
             Refused::Expired => Reason::CredentialsExpired,
             Refused::Unavailable => Reason::AuthUnavailable,
+            Refused::Denied(_) => Reason::AuthDenied,
         }
     }
 }

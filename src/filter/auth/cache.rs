@@ -40,6 +40,15 @@ impl Fingerprint {
         Self(bytes)
     }
 
+    /// What stands for credentials, made by other means.
+    pub(super) fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    pub(super) fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Other bits than the table uses, or each shard's table would cluster.
     fn shard(self, shards: usize) -> usize {
         usize::from(self.0[31]) % shards

@@ -38,6 +38,11 @@ impl<'a> Presented<'a> {
         self.source
     }
 
+    /// As they came
+    pub(super) fn text(&self) -> &str {
+        self.text
+    }
+
     /// SHA-256 of the whole
     pub(super) fn fingerprint(&self) -> Fingerprint {
         self.fingerprint

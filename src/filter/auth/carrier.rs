@@ -37,11 +37,12 @@ pub(super) fn find<'a>(request: &Request<'a>, sources: &[TokenSource]) -> Carrie
 
 fn read<'a>(request: &Request<'a>, source: &TokenSource) -> Carried<'a> {
     match source {
-        TokenSource::Bearer => {
+        TokenSource::Bearer | TokenSource::Basic => {
+            let scheme = if *source == TokenSource::Bearer { "bearer" } else { "basic" };
             let mut values = request.headers.get_all(AUTHORIZATION).iter();
             match (values.next(), values.next()) {
                 (None, _) => Carried::Nothing,
-                (Some(value), None) => bearer(value).map_or(Carried::Nothing, one),
+                (Some(value), None) => credentials(value, scheme).map_or(Carried::Nothing, one),
                 // Authorization is a field of one value: two are ambiguous whatever their schemes.
                 (Some(_), Some(_)) => Carried::Several,
             }
@@ -74,13 +75,13 @@ fn only<'a>(values: impl Iterator<Item = Cow<'a, str>>) -> Carried<'a> {
     }
 }
 
-/// The credentials of the Bearer scheme, whose name has no case (RFC 9110 section 11.1); another scheme has none. What
-/// follows is for `token` to judge, nothing included.
-fn bearer(value: &HeaderValue) -> Option<Cow<'_, str>> {
+/// The credentials of a scheme, whose name has no case (RFC 9110 section 11.1); another scheme has none. What follows is
+/// for the ways of knowing to judge, nothing included.
+fn credentials<'a>(value: &'a HeaderValue, name: &str) -> Option<Cow<'a, str>> {
     let value = value.as_bytes();
     let end = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
     let (scheme, rest) = value.split_at(end);
-    scheme.eq_ignore_ascii_case(b"bearer").then(|| String::from_utf8_lossy(rest.trim_ascii_start()))
+    scheme.eq_ignore_ascii_case(name.as_bytes()).then(|| String::from_utf8_lossy(rest.trim_ascii_start()))
 }
 
 fn pairs(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
@@ -154,6 +155,8 @@ mod tests {
             client: Ipv4Addr::LOCALHOST.into(),
             client_certificate: None,
             route: "",
+            scheme: "http",
+            id: "",
         };
         match find(&request, sources) {
             Carried::Nothing => None,

@@ -4,9 +4,10 @@
 
 use std::borrow::Cow;
 
-use http::HeaderValue;
-use http::header::WWW_AUTHENTICATE;
+use http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
 
+use super::forward::Denial;
 use crate::http::{Reason, Reply};
 
 /// How a way of knowing is asked for, by the name of its authentication scheme.
@@ -14,15 +15,24 @@ use crate::http::{Reason, Reply};
 pub(super) enum Scheme {
     /// RFC 6750
     Bearer,
+    /// RFC 7617
+    Basic,
     /// Registered nowhere, but a refusal must name what it misses
     ClientCertificate,
+    /// Registered nowhere either
+    ApiKey,
+    /// Registered nowhere: what a service wants that decides, it alone can say
+    Forward,
 }
 
 impl Scheme {
     fn name(self) -> &'static str {
         match self {
             Self::Bearer => "Bearer",
+            Self::Basic => "Basic",
             Self::ClientCertificate => "ClientCertificate",
+            Self::ApiKey => "ApiKey",
+            Self::Forward => "Forward",
         }
     }
 
@@ -30,7 +40,10 @@ impl Scheme {
     fn needs(self) -> &'static str {
         match self {
             Self::Bearer => "a Bearer token",
+            Self::Basic => "a user name and a password",
             Self::ClientCertificate => "a client certificate",
+            Self::ApiKey => "an API key",
+            Self::Forward => "whatever the service that decides accepts",
         }
     }
 }
@@ -39,6 +52,8 @@ impl Scheme {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asks<'a> {
     pub(super) scheme: Scheme,
+    /// What it is for, if that was chosen; visible ASCII without quotes
+    pub(super) realm: Option<&'a str>,
     /// Where a client finds out whom to ask for a token (RFC 9728 section 5.1)
     pub(super) resource_metadata: Option<&'a str>,
 }
@@ -124,12 +139,32 @@ impl Challenges {
         }
     }
 
+    /// What a request is answered with that the service behind this member has refused: in its own words, and with a
+    /// challenge where a 401 must have one (RFC 9110 section 15.5.2).
+    pub(super) fn denied(&self, denial: Denial, member: usize) -> Reply {
+        let Denial { status, mut headers, body } = denial;
+        let content_type = headers.iter().position(|(name, _)| *name == CONTENT_TYPE).map(|at| headers.remove(at).1);
+        let content_type = content_type.unwrap_or(HeaderValue::from_static("application/octet-stream"));
+        let reply = Reply { headers, ..Reply::content(Reason::AuthDenied, status, content_type, body) };
+        if status != StatusCode::UNAUTHORIZED {
+            return reply;
+        }
+        match reply.headers.iter().position(|(name, _)| *name == WWW_AUTHENTICATE) {
+            Some(_) => self.others(reply, member),
+            None => self.challenged(reply, member, None),
+        }
+    }
+
     /// With what this member says of its error, or else asks for, and what the others ask for.
     fn challenged(&self, reply: Reply, member: usize, error: Option<&HeaderValue>) -> Reply {
         let own = error.or_else(|| self.members.get(member).map(|member| &member.plain));
+        self.others(with(reply, own), member)
+    }
+
+    fn others(&self, reply: Reply, member: usize) -> Reply {
         let scheme = self.members.get(member).map(|member| member.scheme);
         let others = self.members.iter().filter(|other| !other.repeated && Some(other.scheme) != scheme);
-        own.into_iter().chain(others.map(|other| &other.plain)).fold(reply, |reply, value| with(reply, Some(value)))
+        others.fold(reply, |reply, other| with(reply, Some(&other.plain)))
     }
 }
 
@@ -139,8 +174,9 @@ impl Member {
             Some(url) => format!(", resource_metadata=\"{url}\""),
             None => String::new(),
         };
+        let realm = asks.realm.unwrap_or("tollgate");
         let value = |parameters: &str| {
-            let text = format!("{} realm=\"tollgate\"{parameters}{metadata}", asks.scheme.name());
+            let text = format!("{} realm=\"{realm}\"{parameters}{metadata}", asks.scheme.name());
             HeaderValue::from_str(&text).expect("scopes and addresses are visible ASCII")
         };
         let error =
@@ -154,7 +190,8 @@ impl Member {
         };
         Self {
             scheme: asks.scheme,
-            plain: value(""),
+            // Said where a browser would otherwise send what is not ASCII in an encoding of its own.
+            plain: value(if asks.scheme == Scheme::Basic { ", charset=\"UTF-8\"" } else { "" }),
             repeated: false,
             errors: (asks.scheme == Scheme::Bearer).then(errors),
         }
@@ -170,13 +207,16 @@ fn with(reply: Reply, challenge: Option<&HeaderValue>) -> Reply {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
 
     fn bearer(resource_metadata: Option<&str>) -> Asks<'_> {
-        Asks { scheme: Scheme::Bearer, resource_metadata }
+        Asks { scheme: Scheme::Bearer, realm: None, resource_metadata }
     }
 
-    const CERTIFICATE: Asks<'static> = Asks { scheme: Scheme::ClientCertificate, resource_metadata: None };
+    const CERTIFICATE: Asks<'static> = Asks { scheme: Scheme::ClientCertificate, realm: None, resource_metadata: None };
+    const BASIC: Asks<'static> = Asks { scheme: Scheme::Basic, realm: Some("a shop"), resource_metadata: None };
 
     fn challenges(asks: &[Asks<'_>], scope: &str, reason: Reason, member: usize) -> (u16, Vec<String>) {
         let reply = Challenges::new(asks.iter().copied(), scope).reply(reason, member);
@@ -245,5 +285,36 @@ mod tests {
         let (_, refused) = challenges(&asks, "", Reason::InvalidToken, 1);
         assert!(refused.len() == 2 && refused[0].contains("invalid_token") && refused[1] == certificate, "{refused:?}");
         assert_eq!(challenges(&asks, "", Reason::InsufficientScope, 2), (403, Vec::new()));
+    }
+
+    #[test]
+    fn a_password_is_asked_for_with_its_realm_and_in_utf_8() {
+        let basic = r#"Basic realm="a shop", charset="UTF-8""#;
+        for reason in [Reason::NoCredentials, Reason::InvalidCredentials] {
+            assert_eq!(challenges(&[BASIC], "", reason, 0), (401, vec![basic.to_owned()]));
+        }
+        assert_eq!(challenges(&[BASIC], "a", Reason::InsufficientScope, 0), (403, Vec::new()));
+        assert_eq!(challenges(&[BASIC], "", Reason::AuthUnavailable, 0), (503, Vec::new()));
+    }
+
+    #[test]
+    fn a_service_speaks_for_itself_and_a_401_has_a_challenge_whatever_it_says() {
+        let asks = [bearer(None), Asks { scheme: Scheme::Forward, realm: None, resource_metadata: None }];
+        let told = |status, headers: &[(HeaderName, &'static str)]| {
+            let headers = headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
+            let denial = Denial { status, headers: headers.collect(), body: "no".into() };
+            let (headers, body) = Challenges::new(asks.into_iter(), "").denied(denial, 1).render("id");
+            assert_eq!((&headers[CONTENT_TYPE] == "text/html", &*body), (headers.len() > 3, &b"no"[..]));
+            headers
+                .get_all(WWW_AUTHENTICATE)
+                .iter()
+                .map(|value| value.to_str().expect("ASCII").to_owned())
+                .collect::<Vec<_>>()
+        };
+        let (own, ours, bearer) = ("Basic realm=\"x\"", "Forward realm=\"tollgate\"", "Bearer realm=\"tollgate\"");
+        let html = (CONTENT_TYPE, "text/html");
+        assert_eq!(told(StatusCode::UNAUTHORIZED, &[(WWW_AUTHENTICATE, own), html.clone()]), [own, bearer]);
+        assert_eq!(told(StatusCode::UNAUTHORIZED, &[html]), [ours, bearer]);
+        assert_eq!(told(StatusCode::FORBIDDEN, &[]), Vec::<String>::new());
     }
 }

@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::jwt::Outcome;
+use super::service::Asked;
 use crate::config::Mode;
 use crate::http::Reason;
 
 /// Reasons a request is refused for.
-const REASONS: [Reason; 8] = [
+const REASONS: [Reason; 9] = [
     Reason::NoCredentials,
     Reason::MultipleCredentials,
     Reason::InvalidToken,
@@ -17,6 +18,7 @@ const REASONS: [Reason; 8] = [
     Reason::CredentialsExpired,
     Reason::InsufficientScope,
     Reason::AuthUnavailable,
+    Reason::AuthDenied,
 ];
 /// What came of a request, in the order it is counted: accepted, let in without a name, each refusal, and each that
 /// shadow mode let through.
@@ -31,6 +33,7 @@ const RESULTS: [&str; 2 + 2 * REASONS.len()] = [
     "credentials_expired",
     "insufficient_scope",
     "auth_unavailable",
+    "auth_denied",
     "shadow_no_credentials",
     "shadow_multiple_credentials",
     "shadow_invalid_token",
@@ -39,6 +42,7 @@ const RESULTS: [&str; 2 + 2 * REASONS.len()] = [
     "shadow_credentials_expired",
     "shadow_insufficient_scope",
     "shadow_auth_unavailable",
+    "shadow_auth_denied",
 ];
 
 /// Running counts, shared by the successive versions of one `auth`.
@@ -46,6 +50,7 @@ const RESULTS: [&str; 2 + 2 * REASONS.len()] = [
 pub(super) struct Counters {
     decisions: [AtomicU64; RESULTS.len()],
     refreshes: [AtomicU64; Outcome::ALL.len()],
+    asked: [AtomicU64; Asked::ALL.len()],
 }
 
 /// A moment's counts. They only grow, over reloads too.
@@ -55,6 +60,8 @@ pub struct Counts {
     pub decisions: Vec<(&'static str, u64)>,
     /// Attempts to fetch keys by result, for `tollgate_jwks_refresh_total{auth,result}`; empty where none are fetched
     pub refreshes: Vec<(&'static str, u64)>,
+    /// Questions to the service that decides, for `tollgate_auth_requests_total{auth,result}`; empty where none does
+    pub asked: Vec<(&'static str, u64)>,
     /// Since keys were last fetched, for `tollgate_jwks_age_seconds{auth}`; `None` before the first, and where none are
     pub jwks_age: Option<Duration>,
     /// Keys in use; `None` where there are none to have
@@ -85,12 +92,20 @@ impl Counters {
         self.refreshes[outcome as usize].fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(super) fn asked(&self, outcome: Asked) {
+        self.asked[outcome as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn decisions(&self) -> Vec<(&'static str, u64)> {
         RESULTS.into_iter().zip(self.decisions.iter().map(read)).collect()
     }
 
     pub(super) fn refreshes(&self) -> Vec<(&'static str, u64)> {
         Outcome::ALL.into_iter().map(Outcome::name).zip(self.refreshes.iter().map(read)).collect()
+    }
+
+    pub(super) fn questions(&self) -> Vec<(&'static str, u64)> {
+        Asked::ALL.into_iter().map(Asked::name).zip(self.asked.iter().map(read)).collect()
     }
 }
 

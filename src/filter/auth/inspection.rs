@@ -28,6 +28,8 @@ impl Authenticator {
             client: Ipv4Addr::LOCALHOST.into(),
             client_certificate: None,
             route: "",
+            scheme: "https",
+            id: "",
         };
         let call = Call { request: &request, presented: Some(Presented::new(token, 0)), wall };
         let verdict = self.ask(&call).await.map_err(|refused| match refused {
@@ -36,6 +38,7 @@ impl Authenticator {
             Refused::UnknownKey { .. } => "it names a key that is not in the set",
             Refused::Expired => "it has expired",
             Refused::Unavailable => "the keys are not here",
+            Refused::Denied(_) => "a service has refused it",
         });
         Some(verdict.map(|claims| Identity { auth: Arc::clone(self.name()), claims, carried_by: None }))
     }

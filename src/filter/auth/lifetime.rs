@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde_json::Value;
+
 use super::Refused;
 
 /// When a verified token may be used, in seconds since 1970, leeway included.
@@ -28,4 +30,13 @@ impl Lifetime {
         }
         Ok(())
     }
+}
+
+/// A NumericDate (RFC 7519 section 2); fractions are dropped.
+pub(super) fn seconds(value: &Value) -> Option<u64> {
+    if let Some(whole) = value.as_u64() {
+        return Some(whole);
+    }
+    let seconds = value.as_f64().filter(|seconds| *seconds >= 0.0)?;
+    Duration::try_from_secs_f64(seconds).ok().map(|duration| duration.as_secs())
 }

@@ -5,19 +5,27 @@
 //! (`carrier`), each way of knowing that the route names is asked about them in turn, then the route's `require` is
 //! evaluated, and a refusal becomes a challenge.
 
+mod api_key;
 mod authenticator;
+mod basic;
 mod cache;
 mod call;
 mod carrier;
 mod certificate;
 mod challenge;
+mod circuit;
 mod counters;
+mod flight;
+mod forward;
 mod inherited;
 mod inspection;
+mod introspection;
 mod jwt;
 mod lifetime;
 mod require;
 mod route;
+mod seldom;
+mod service;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -25,9 +33,12 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+pub use self::api_key::KeyText;
 pub use self::authenticator::Authenticator;
+pub use self::basic::Credentials as BasicCredentials;
 pub use self::carrier::{without_cookie, without_query};
 pub use self::counters::Counts;
+pub use self::jwt::{is_token, usable_keys};
 pub use self::route::RouteAuth;
 
 /// Work to be done in the background.
@@ -37,7 +48,7 @@ pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Claims = Arc<Map<String, Value>>;
 
 /// Why credentials are not accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Refused {
     /// There is nothing to be known by
     Missing,
@@ -52,6 +63,8 @@ enum Refused {
     Expired,
     /// There is nothing yet that could tell
     Unavailable,
+    /// By a service, which says it in its own words
+    Denied(Box<forward::Denial>),
 }
 
 #[cfg(test)]

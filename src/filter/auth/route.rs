@@ -3,20 +3,18 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use super::call::{Call, Presented};
 use super::carrier::{self, Carried};
 use super::challenge::Challenges;
+use super::forward::Denial;
 use super::require::Requirement;
+use super::seldom::Seldom;
 use super::{Authenticator, Claims, Refused};
 use crate::config::{AuthChoice, Mode, Name, Problem, TokenSource};
 use crate::filter::Identity;
 use crate::http::{Reason, Reply, Request};
-
-/// Seconds between two warnings that a route only pretends to ask.
-const WARN_INTERVAL: u64 = 60;
 
 /// Any of several ways of knowing, and what the caller must have.
 #[derive(Debug)]
@@ -30,8 +28,8 @@ pub struct RouteAuth {
     /// Whoever presents nothing may pass, as nobody
     anonymous: bool,
     mode: Mode,
-    /// When shadow mode was last warned about, in seconds since 1970
-    warned: AtomicU64,
+    /// That the route only pretends to ask
+    warned: Seldom,
 }
 
 #[derive(Debug)]
@@ -57,10 +55,18 @@ struct Accepted {
 }
 
 /// A refusal, and by which member.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Refusal {
     reason: Reason,
     member: usize,
+    /// In the words of a service that decides
+    denial: Option<Box<Denial>>,
+}
+
+impl Refusal {
+    fn new(reason: Reason, member: usize) -> Self {
+        Self { reason, member, denial: None }
+    }
 }
 
 impl RouteAuth {
@@ -82,6 +88,13 @@ impl RouteAuth {
         if named.is_empty() {
             return Err(Problem::new("auth", "the list is empty: name an auth, or write \"none\""));
         }
+        if let Some(decider) = named.iter().find(|named| *anonymous && named.decides_about_nobody()) {
+            let message = format!(
+                "\"{}\" decides about those who present nothing, too: \"none\" beside it would let nobody in",
+                decider.name()
+            );
+            return Err(Problem::new("auth", message));
+        }
         let mut sources: Vec<TokenSource> = Vec::new();
         for source in named.iter().flat_map(|authenticator| &authenticator.spec().sources) {
             if !sources.contains(source) {
@@ -102,7 +115,7 @@ impl RouteAuth {
             require,
             anonymous: *anonymous,
             mode,
-            warned: AtomicU64::new(0),
+            warned: Seldom::default(),
         }))
     }
 
@@ -117,14 +130,17 @@ impl RouteAuth {
                 self.members[member].authenticator.counters().accepted();
                 ControlFlow::Continue(Some(identity))
             }
-            Err(Refusal { reason: Reason::NoCredentials, member }) if self.anonymous => {
+            Err(Refusal { reason: Reason::NoCredentials, member, .. }) if self.anonymous => {
                 self.members[member].authenticator.counters().anonymous();
                 ControlFlow::Continue(None)
             }
-            Err(Refusal { reason, member }) => {
+            Err(Refusal { reason, member, denial }) => {
                 self.members[member].authenticator.counters().refused(reason, self.mode);
                 match self.mode {
-                    Mode::Enforce => ControlFlow::Break(self.challenges.reply(reason, member)),
+                    Mode::Enforce => ControlFlow::Break(match denial {
+                        Some(denial) => self.challenges.denied(*denial, member),
+                        None => self.challenges.reply(reason, member),
+                    }),
                     Mode::Shadow => {
                         self.warn(request.route, reason, wall);
                         ControlFlow::Continue(None)
@@ -140,7 +156,7 @@ impl RouteAuth {
         let presented = match &carried {
             Carried::One { token, source } => Some(Presented::new(token, *source)),
             Carried::Nothing => None,
-            Carried::Several => return Err(Refusal { reason: Reason::MultipleCredentials, member: 0 }),
+            Carried::Several => return Err(Refusal::new(Reason::MultipleCredentials, 0)),
         };
         let call = Call { request, presented, wall };
         match self.recall(&call) {
@@ -207,7 +223,11 @@ impl RouteAuth {
     fn conclude(&self, verdict: Result<Claims, Refused>, index: usize, call: &Call<'_>) -> Result<Accepted, Refusal> {
         let member = &self.members[index];
         let authenticator = &member.authenticator;
-        let claims = verdict.map_err(|refused| Refusal { reason: authenticator.reason(refused), member: index })?;
+        let claims = verdict.map_err(|refused| {
+            let reason = authenticator.reason(&refused);
+            let denial = if let Refused::Denied(denial) = refused { Some(denial) } else { None };
+            Refusal { reason, member: index, denial }
+        })?;
         let source = call.presented.as_ref().map(Presented::source);
         let is_removed = !member.carries_nothing() && !authenticator.spec().forward_token;
         let carried_by = source.filter(|_| is_removed).map(|source| self.sources[source].clone());
@@ -215,17 +235,12 @@ impl RouteAuth {
         if self.require.is_met_by(&identity) {
             Ok(Accepted { identity, member: index })
         } else {
-            Err(Refusal { reason: Reason::InsufficientScope, member: index })
+            Err(Refusal::new(Reason::InsufficientScope, index))
         }
     }
 
     fn warn(&self, route: &str, reason: Reason, wall: SystemTime) {
-        let now = wall.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-        let last = self.warned.load(Ordering::Relaxed);
-        if now.saturating_sub(last) < WARN_INTERVAL {
-            return;
-        }
-        if self.warned.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        if self.warned.is_due(wall) {
             let reason = reason.name();
             log::warn!("route {route}: auth_mode is shadow, so a request passes that enforce would refuse ({reason})");
         }
@@ -238,13 +253,13 @@ struct Refusals(Option<Refusal>);
 
 impl Refusals {
     fn add(&mut self, refusal: Refusal) {
-        if self.0.is_none_or(|known| telling(refusal.reason) > telling(known.reason)) {
+        if self.0.as_ref().is_none_or(|known| telling(refusal.reason) > telling(known.reason)) {
             self.0 = Some(refusal);
         }
     }
 
     fn answer(self) -> Refusal {
-        self.0.unwrap_or(Refusal { reason: Reason::NoCredentials, member: 0 })
+        self.0.unwrap_or_else(|| Refusal::new(Reason::NoCredentials, 0))
     }
 }
 

@@ -50,6 +50,8 @@ fn from<T>(client: IpAddr, then: impl FnOnce(&Facts<'_>) -> T) -> T {
         client,
         client_certificate: None,
         route: "r",
+        scheme: "http",
+        id: "",
     };
     then(&Facts { request: &request, identity: None })
 }
@@ -177,6 +179,8 @@ fn parts_of_a_key_do_not_run_into_one_another() {
             client: client(1),
             client_certificate: None,
             route: "r",
+            scheme: "http",
+            id: "",
         };
         admit(&limits, &Facts { request: &request, identity: None }, Instant::now()).is_ok()
     };

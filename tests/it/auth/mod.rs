@@ -1,9 +1,17 @@
 //! Who calls: judged at the gateway, told to the origin, and nobody else gets there.
 
+mod api_key; // keys of programs, and the command line that makes them
+mod basic; // passwords of people
+mod forward; // a service decides: what it is shown, and what comes of its answer
 mod identity; // what the origin is told, and what it must never see
+mod introspection; // tokens that only their issuer can read
+mod issuers; // those that are slow, broken, lying, moving or under another certificate
 mod keys; // where the keys come from, and what happens when they do not
+mod openid; // with a provider that is nobody's of ours
 mod several; // any of several ways is enough, and none may be enough too
 mod token; // what a token proves
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 
@@ -63,6 +71,15 @@ fn refused(response: &Response, status: u16, reason: &str, challenge: Option<&st
     assert_eq!((&document["status"], &document["reason"]), (&json!(status), &json!(reason)));
     assert_eq!(document["request_id"], response.request_id());
     assert!(document["detail"].is_string());
+}
+
+/// Says that it is over, also when a test fails in the middle: threads that go on until then would do so for ever.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 /// A certificate for `gateway.test`, and the listener that shows it.

@@ -1,12 +1,16 @@
 //! What a token proves, and what a request without one gets.
 
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{EXPIRED, IDENTITY, INVALID, NO_TOKEN, TWO_TOKENS, https, jwt, knowing, private, refused};
 use crate::support::certs::Ca;
 use crate::support::h2::H2Client;
-use crate::support::jwt::{ISSUER, Key, key_set};
+use crate::support::jwt::{AUDIENCE, ISSUER, Key, from_now, key_set};
 use crate::support::{Origin, Request, Tollgate, wait, websocket};
 
 #[test]
@@ -35,6 +39,13 @@ fn a_token_that_proves_nothing_never_reaches_the_origin() {
         ("with an algorithm that is not listed", token().header("alg", "ES384").mint()),
         ("with an extension that must be understood", token().header("crit", json!(["exp"])).mint()),
         ("of a kid that nobody has", token().header("kid", "other").mint()),
+        ("within a token", token().header("cty", "JWT").mint()),
+        ("with claims that are not encoded", token().header("b64", false).mint()),
+        ("longer than any", token().claim("pad", "x".repeat(17 * 1024)).mint()),
+        ("of five parts, as encrypted ones are", format!("{}.x.x", token().mint())),
+        ("with a line feed in its header", token().mint().replacen('.', "Cg.", 1)),
+        ("of a kid without a name", token().header("kid", "").mint()),
+        ("of a kid that is a number", token().header("kid", 1).mint()),
         ("with padding after the signature", format!("{}==", token().mint())),
         ("with padding after the claims", padded_payload),
         ("with a fourth part", format!("{}.x", token().mint())),
@@ -84,6 +95,69 @@ fn a_public_key_is_no_shared_secret() {
     }
     assert_eq!(origin.hits(), 0);
     tollgate.get("/").bearer(&key.token().mint()).send().expect(200);
+}
+
+/// The curve that the library lacks.
+#[test]
+fn a_token_signed_with_p_521_is_judged_like_any_other() {
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P521_SHA512).expect("a key");
+    let signing =
+        EcdsaKeyPair::from_pkcs8(&ECDSA_P521_SHA512_FIXED_SIGNING, pair.serialized_der()).expect("our own key");
+    let origin = Origin::replying("secret");
+    let auth = jwt("corporate", "public_key_file = \"key.pem\"", IDENTITY).replace("ES256", "ES512");
+    let tollgate =
+        Tollgate::prepared(&format!("{auth}{}", private(&origin, ""))).file("key.pem", pair.public_key_pem()).start();
+    let mint = |change: Value| {
+        let mut claims = json!({ "iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "exp": from_now(60) });
+        claims.as_object_mut().expect("an object").extend(change.as_object().expect("an object").clone());
+        let message =
+            [json!({ "alg": "ES512" }), claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
+        let signature = signing.sign(&SystemRandom::new(), message.as_bytes()).expect("signed");
+        (message, signature.as_ref().to_vec())
+    };
+    let sent = |message: &str, signature: &[u8]| {
+        tollgate.get("/").bearer(&format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))).send()
+    };
+    let (message, signature) = mint(json!({}));
+    for end in [0, 64, 131] {
+        refused(&sent(&message, &signature[..end]), 401, "invalid_token", Some(INVALID));
+    }
+    refused(&sent(&message, &[&signature[..], &[0]].concat()), 401, "invalid_token", Some(INVALID));
+    let mut forged = signature.clone();
+    forged[100] ^= 1;
+    refused(&sent(&message, &forged), 401, "invalid_token", Some(INVALID));
+    for change in [json!({"aud": "elsewhere"}), json!({"iss": "https://elsewhere.test"}), json!({"nbf": from_now(60)})]
+    {
+        let (message, signature) = mint(change);
+        refused(&sent(&message, &signature), 401, "invalid_token", Some(INVALID));
+    }
+    let (old, old_signature) = mint(json!({"exp": from_now(-60)}));
+    refused(&sent(&old, &old_signature), 401, "token_expired", Some(EXPIRED));
+    assert_eq!(origin.hits(), 0);
+    sent(&message, &signature).expect(200);
+    assert_eq!(origin.request().header("x-auth-subject"), Some("alice"));
+}
+
+#[test]
+fn a_type_and_claims_deep_inside_are_asked_for_where_that_is_configured() {
+    let key = Key::es256();
+    let origin = Origin::replying("secret");
+    let tollgate = knowing(&key, &origin, "token_type = \"at+jwt\"\nrequired_claims = [\"/tenant/id\"]", "");
+    let token = || key.token().header("typ", "at+jwt").claim("tenant", json!({ "id": 7 }));
+    for bad in [
+        token().header("typ", "JWT"),
+        token().without_header("typ"),
+        token().without("tenant"),
+        token().claim("tenant", json!({ "id": null })),
+        token().claim("tenant", "id"),
+        token().without("tenant").claim("/tenant/id", 7),
+    ] {
+        refused(&tollgate.get("/").bearer(&bad.mint()).send(), 401, "invalid_token", Some(INVALID));
+    }
+    assert_eq!(origin.hits(), 0);
+    for good in [token(), token().header("typ", "application/AT+JWT")] {
+        tollgate.get("/").bearer(&good.mint()).send().expect(200);
+    }
 }
 
 #[test]

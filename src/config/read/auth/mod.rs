@@ -1,27 +1,47 @@
 //! `[auth.NAME]`.
 
+mod api_key;
+mod basic;
 mod client_certificate;
+mod forward;
+mod introspection;
 mod jwt;
 
-use http::HeaderName;
+use std::time::Duration;
+
+use http::{HeaderName, Uri};
 
 use super::leaf::{address, header, selector};
 use super::node::Node;
 use super::table::Table;
 use super::{Objects, file, value};
-use crate::config::{Auth, AuthKind, Claim, TokenSource};
+use crate::config::{Auth, AuthKind, Claim, FileContent, TokenSource};
+
+pub(in crate::config) use self::api_key::api_keys;
 
 const MAX_SOURCES: usize = 8;
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 #[derive(Clone, Copy)]
 enum Kind {
     Jwt,
     ClientCertificate,
+    ApiKey,
+    Basic,
+    Introspection,
+    Forward,
 }
 
-const KINDS: [(&str, Kind); 2] = [("jwt", Kind::Jwt), ("client_certificate", Kind::ClientCertificate)];
+const KINDS: [(&str, Kind); 6] = [
+    ("jwt", Kind::Jwt),
+    ("client_certificate", Kind::ClientCertificate),
+    ("api_key", Kind::ApiKey),
+    ("basic", Kind::Basic),
+    ("introspection", Kind::Introspection),
+    ("forward", Kind::Forward),
+];
 /// Ways of knowing that are to come.
-const LATER: [&str; 5] = ["api_key", "basic", "forward", "introspection", "oidc"];
+const LATER: [&str; 1] = ["oidc"];
 
 pub(super) fn auth(mut table: Table<'_>) -> Option<Auth> {
     let why = "how callers are known, \"jwt\"";
@@ -33,6 +53,23 @@ pub(super) fn auth(mut table: Table<'_>) -> Option<Auth> {
         }
         Kind::ClientCertificate => {
             let kind = client_certificate::client_certificate(&mut table).map(AuthKind::ClientCertificate);
+            by_itself(&mut table, kind)
+        }
+        Kind::ApiKey => {
+            let kind = api_key::api_key(&mut table).map(AuthKind::ApiKey);
+            let sources = sources(&mut table, "key_from", TokenSource::Header(X_API_KEY));
+            by_credential(&mut table, kind, sources)
+        }
+        Kind::Basic => {
+            let kind = basic::basic(&mut table).map(AuthKind::Basic);
+            by_credential(&mut table, kind, Some(vec![TokenSource::Basic]))
+        }
+        Kind::Introspection => {
+            let kind = introspection::introspection(&mut table).map(AuthKind::Introspection);
+            by_token(&mut table, kind)
+        }
+        Kind::Forward => {
+            let kind = forward::forward(&mut table).map(AuthKind::Forward);
             by_itself(&mut table, kind)
         }
     };
@@ -52,6 +89,38 @@ fn by_token(table: &mut Table<'_>, kind: Option<AuthKind>) -> Option<Auth> {
         forward_token: forward_token?,
         identity_headers: identity_headers?,
         resource_metadata: resource_metadata?,
+    })
+}
+
+/// What all ways have that look for something else than a token.
+fn by_credential(table: &mut Table<'_>, kind: Option<AuthKind>, sources: Option<Vec<TokenSource>>) -> Option<Auth> {
+    let forward_token = table.or("forward_credentials", false, Node::boolean);
+    let identity_headers = identity_headers(table);
+    Some(Auth {
+        kind: kind?,
+        sources: sources?,
+        forward_token: forward_token?,
+        identity_headers: identity_headers?,
+        resource_metadata: None,
+    })
+}
+
+/// Of the services that are asked for each request: nobody waits longer for an answer.
+const MAX_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// `timeout` of a question.
+fn timeout(table: &mut Table<'_>) -> Option<Duration> {
+    table.or("timeout", Duration::from_secs(2), |node| value::duration(node, MAX_TIMEOUT))
+}
+
+/// `ca_file`, which without TLS would be believed to protect something.
+fn authorities(table: &mut Table<'_>, url: Option<&Uri>) -> Option<Option<FileContent>> {
+    table.optional("ca_file", |node| {
+        if url.is_some_and(|url| url.scheme_str() != Some("https")) {
+            node.problem_of_key("the url is not https, so no certificate is looked at");
+            return None;
+        }
+        file::content(node)
     })
 }
 

@@ -172,15 +172,27 @@ pub(crate) fn authority(text: &str) -> Result<String, Complaint> {
     Ok(text.to_owned())
 }
 
-/// A URL that this process fetches keys from: https, or http to a loopback address.
+/// A URL that keys are fetched from, or secrets are told to: https, or http to a loopback address.
 pub(crate) fn fetch_url(text: &str) -> Result<Uri, Complaint> {
-    const CURE: &str = "write https:// (or http:// for a loopback address)";
+    let uri = outbound(text, "write https:// (or http:// for a loopback address)")?;
+    if uri.scheme_str() == Some("http") && !uri.host().is_some_and(is_loopback) {
+        let message = "what comes without TLS can be anybody's: write https:// (http:// only for a loopback address)";
+        return Err(Complaint::at(0.."http".len(), message));
+    }
+    Ok(uri)
+}
+
+/// A URL of a service that decides, inside the operator's network as a rule: https or http.
+pub(crate) fn service_url(text: &str) -> Result<Uri, Complaint> {
+    outbound(text, "write https:// or http://")
+}
+
+fn outbound(text: &str, cure: &str) -> Result<Uri, Complaint> {
     let Some((scheme, rest)) = text.split_once("://") else {
-        return Err(Complaint::new(format!("this is not a URL: {CURE}")));
+        return Err(Complaint::new(format!("this is not a URL: {cure}")));
     };
-    let scheme_at = 0..scheme.len();
     if scheme != "https" && scheme != "http" {
-        return Err(Complaint::about(scheme_at, format!("is not a scheme this can fetch: {CURE}")));
+        return Err(Complaint::about(0..scheme.len(), format!("is not a scheme this can fetch: {cure}")));
     }
     let authority = rest.split(['/', '?', '#']).next().unwrap_or("");
     if authority.contains('@') {
@@ -190,13 +202,10 @@ pub(crate) fn fetch_url(text: &str) -> Result<Uri, Complaint> {
         return Err(Complaint::at(fragment..text.len(), "a fragment is never sent: leave it out"));
     }
     let uri: Uri = text.parse().map_err(|_| Complaint::new("this is not a URL"))?;
-    let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| Complaint::new("this URL has no host"))?;
-    if scheme == "http" && !is_loopback(host) {
-        let message =
-            "keys that come without TLS can be anybody's: write https:// (http:// only for a loopback address)";
-        return Err(Complaint::at(scheme_at, message));
+    match uri.host() {
+        Some(host) if !host.is_empty() => Ok(uri),
+        _ => Err(Complaint::new("this URL has no host")),
     }
-    Ok(uri)
 }
 
 /// An address that clients are told: https, of visible ASCII without quotes, so that it fits into a challenge.
@@ -295,6 +304,17 @@ mod tests {
             "https://a b/",
         ] {
             assert!(fetch_url(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_service_may_be_reached_without_tls_anywhere_but_never_with_a_password_in_its_url() {
+        for text in ["http://decider.internal:9001/verify", "https://id.example/verify?rd=x", "http://[::1]"] {
+            assert!(service_url(text).is_ok(), "{text}");
+        }
+        for text in ["", "decider:9001", "ftp://decider/", "http://", "http:///x", "http://u:p@decider/", "http://a/#b"]
+        {
+            assert!(service_url(text).is_err(), "{text}");
         }
     }
 

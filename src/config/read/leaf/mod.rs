@@ -2,6 +2,7 @@
 
 pub(super) mod address;
 pub(super) mod header;
+pub(super) mod password;
 pub(super) mod path;
 pub(super) mod quantity;
 pub(super) mod selector;

@@ -9,7 +9,7 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use serde_json::{Map, Number, Value};
 
 /// The object that `bytes` hold and nothing besides, or `None`.
-pub(super) fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
+pub(in crate::filter::auth) fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
     match serde_json::from_slice(bytes) {
         Ok(Strict(Value::Object(members))) => Some(members),
         _ => None,

@@ -4,8 +4,8 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents,
-    UnparsedPublicKey, VerificationAlgorithm,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, ED25519, ParsedPublicKey,
+    RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm,
 };
 use jsonwebtoken::DecodingKey;
 
@@ -24,7 +24,15 @@ pub(super) struct Key {
     /// `alg` of a JWK: this algorithm and no other
     only: Option<Algorithm>,
     fingerprint: [u8; 32],
-    decoding: DecodingKey,
+    material: Material,
+}
+
+/// What does the arithmetic.
+#[derive(Debug)]
+pub(super) enum Material {
+    Library(DecodingKey),
+    /// A curve that the library lacks
+    P521(ParsedPublicKey),
 }
 
 /// What an algorithm asks of its key.
@@ -34,6 +42,7 @@ pub(super) enum Kind {
     Rsa,
     P256,
     P384,
+    P521,
     Ed25519,
 }
 
@@ -52,6 +61,7 @@ impl Kind {
             | Algorithm::PS512 => self == Self::Rsa,
             Algorithm::ES256 => self == Self::P256,
             Algorithm::ES384 => self == Self::P384,
+            Algorithm::ES512 => self == Self::P521,
             Algorithm::EdDSA => self == Self::Ed25519,
         }
     }
@@ -71,6 +81,7 @@ pub(super) fn needs(algorithm: Algorithm) -> &'static str {
         | Algorithm::PS512 => "an RSA key",
         Algorithm::ES256 => "an EC key of curve P-256",
         Algorithm::ES384 => "an EC key of curve P-384",
+        Algorithm::ES512 => "an EC key of curve P-521",
         Algorithm::EdDSA => "an Ed25519 key",
     }
 }
@@ -78,7 +89,7 @@ pub(super) fn needs(algorithm: Algorithm) -> &'static str {
 impl Key {
     pub(super) fn secret(secret: &Secret) -> Self {
         let bytes = secret.expose();
-        Self::new(Kind::Secret { bytes: bytes.len() }, &[bytes], DecodingKey::from_secret(bytes))
+        Self::new(Kind::Secret { bytes: bytes.len() }, &[bytes], Material::Library(DecodingKey::from_secret(bytes)))
     }
 
     /// From modulus and exponent, big-endian.
@@ -98,37 +109,44 @@ impl Key {
         RsaPublicKeyComponents { n, e }
             .to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256)
             .map_err(|_| "not an RSA public key")?;
-        Ok(Self::new(Kind::Rsa, &[n, e], DecodingKey::from_rsa_raw_components(n, e)))
+        Ok(Self::new(Kind::Rsa, &[n, e], Material::Library(DecodingKey::from_rsa_raw_components(n, e))))
     }
 
     /// From an uncompressed point.
     pub(super) fn p256(point: &[u8]) -> Result<Self, &'static str> {
         check_point(&ECDSA_P256_SHA256_FIXED, point, 65)?;
-        Ok(Self::new(Kind::P256, &[point], DecodingKey::from_ec_der(point)))
+        Ok(Self::new(Kind::P256, &[point], Material::Library(DecodingKey::from_ec_der(point))))
     }
 
     /// From an uncompressed point.
     pub(super) fn p384(point: &[u8]) -> Result<Self, &'static str> {
         check_point(&ECDSA_P384_SHA384_FIXED, point, 97)?;
-        Ok(Self::new(Kind::P384, &[point], DecodingKey::from_ec_der(point)))
+        Ok(Self::new(Kind::P384, &[point], Material::Library(DecodingKey::from_ec_der(point))))
+    }
+
+    /// From an uncompressed point.
+    pub(super) fn p521(point: &[u8]) -> Result<Self, &'static str> {
+        check_point(&ECDSA_P521_SHA512_FIXED, point, 133)?;
+        let key = ParsedPublicKey::new(&ECDSA_P521_SHA512_FIXED, point).map_err(|_| "not a point of its curve")?;
+        Ok(Self::new(Kind::P521, &[point], Material::P521(key)))
     }
 
     pub(super) fn ed25519(public: &[u8]) -> Result<Self, &'static str> {
         if public.len() != 32 || UnparsedPublicKey::new(&ED25519, public).parse().is_err() {
             return Err("not an Ed25519 public key");
         }
-        Ok(Self::new(Kind::Ed25519, &[public], DecodingKey::from_ed_der(public)))
+        Ok(Self::new(Kind::Ed25519, &[public], Material::Library(DecodingKey::from_ed_der(public))))
     }
 
-    fn new(kind: Kind, material: &[&[u8]], decoding: DecodingKey) -> Self {
+    fn new(kind: Kind, parts: &[&[u8]], material: Material) -> Self {
         let mut hashed = Vec::new();
-        for part in material {
+        for part in parts {
             hashed.extend_from_slice(&part.len().to_be_bytes());
             hashed.extend_from_slice(part);
         }
         let mut fingerprint = [0; 32];
         fingerprint.copy_from_slice(digest(&SHA256, &hashed).as_ref());
-        Self { id: None, kind, only: None, fingerprint, decoding }
+        Self { id: None, kind, only: None, fingerprint, material }
     }
 
     /// The same key as a JWK has it.
@@ -140,8 +158,8 @@ impl Key {
         self.kind.fits(algorithm) && self.only.is_none_or(|only| only == algorithm)
     }
 
-    pub(super) fn decoding(&self) -> &DecodingKey {
-        &self.decoding
+    pub(super) fn material(&self) -> &Material {
+        &self.material
     }
 }
 
@@ -267,6 +285,9 @@ mod tests {
         assert_eq!(Key::p256(&[]).map(drop), Err("not a point of its curve"));
         point.resize(97, 1);
         assert_eq!(Key::p384(&point).map(drop), Err("not a point of its curve"));
+        point.resize(133, 1);
+        assert_eq!(Key::p521(&point).map(drop), Err("not a point of its curve"));
+        assert_eq!(Key::p521(&[4; 65]).map(drop), Err("not a point of its curve"));
         assert_eq!(Key::ed25519(&[1; 31]).map(drop), Err("not an Ed25519 public key"));
     }
 

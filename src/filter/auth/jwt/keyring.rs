@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use arc_swap::{ArcSwapOption, Guard};
-use http::Uri;
 
 use super::key::{Key, KeySet, needs};
+use super::published::{Entry, Place};
 use super::remote::{Pace, Remote};
 use super::{jwk, pem};
 use crate::config::{Jwt, KeySource, Name, Problem};
+use crate::http::fetch::Trust;
 
 /// Where a provider's keys are found: fixed, or fetched and replaced in the background.
 #[derive(Debug)]
@@ -28,7 +29,11 @@ pub(super) struct Loaded {
 impl Keyring {
     pub(super) fn build(name: &Name, spec: &Jwt, pace: Pace) -> Result<Self, Problem> {
         Ok(match &spec.keys {
-            KeySource::JwksUrl(uri) => Self::remote(name, uri, pace),
+            KeySource::JwksUrl(uri) => Self::remote(name, place(Entry::Keys(uri.clone()), spec)?, pace),
+            KeySource::Discovery(uri) => {
+                let entry = Entry::Discovery { document: uri.clone(), issuer: spec.issuer.clone() };
+                Self::remote(name, place(entry, spec)?, pace)
+            }
             KeySource::JwksFile(file) => Self::fixed(from_jwks(name, spec, file.content.expose())?),
             KeySource::PublicKey(file) => {
                 let keys = pem::read(file.content.expose()).map_err(|why| Problem::new("public_key_file", why))?;
@@ -44,8 +49,8 @@ impl Keyring {
         Self { current: ArcSwapOption::from_pointee(Loaded { set, generation: 1 }), remote: None }
     }
 
-    pub(super) fn remote(name: &Name, uri: &Uri, pace: Pace) -> Self {
-        Self { current: ArcSwapOption::empty(), remote: Some(Remote::new(name, uri, pace)) }
+    pub(super) fn remote(name: &Name, place: Place, pace: Pace) -> Self {
+        Self { current: ArcSwapOption::empty(), remote: Some(Remote::new(name, place, pace)) }
     }
 
     /// The keys of this moment; `None` before the first.
@@ -72,6 +77,11 @@ impl Keyring {
     }
 }
 
+fn place(entry: Entry, spec: &Jwt) -> Result<Place, Problem> {
+    let trust = Trust::build(spec.ca_file.as_ref()).map_err(|why| Problem::new("ca_file", why))?;
+    Ok(Place { entry, trust })
+}
+
 fn from_jwks(name: &Name, spec: &Jwt, bytes: &[u8]) -> Result<KeySet, Problem> {
     let read = jwk::read(bytes).map_err(|why| Problem::new("jwks_file", why))?;
     for skipped in read.skipped {
@@ -96,6 +106,8 @@ fn all_served(set: KeySet, spec: &Jwt, path: &str) -> Result<KeySet, Problem> {
 
 #[cfg(test)]
 mod tests {
+    use http::Uri;
+
     use super::*;
     use crate::config::Secret;
 
@@ -105,7 +117,8 @@ mod tests {
 
     #[test]
     fn another_set_is_another_generation_and_the_same_set_is_not() {
-        let keyring = Keyring::remote(&"corporate".into(), &Uri::from_static("https://id.example.com/"), Pace::USUAL);
+        let entry = Entry::Keys(Uri::from_static("https://id.example.com/"));
+        let keyring = Keyring::remote(&"corporate".into(), Place { entry, trust: Trust::System }, Pace::USUAL);
         let generation = || keyring.current().as_ref().map(|loaded| loaded.generation);
         assert_eq!(generation(), None);
         for (byte, changed, expected) in [(1, true, 1), (1, false, 1), (2, true, 2), (1, true, 3)] {

@@ -6,10 +6,12 @@
 
 pub(super) mod json;
 
+mod freshness;
 mod jwk;
 mod key;
 mod keyring;
 mod pem;
+mod published;
 mod refresh;
 mod remote;
 mod token;
@@ -28,7 +30,7 @@ use super::cache::{Cache, Fingerprint};
 use super::counters::{Counters, Counts};
 use super::inherited::Inherited;
 use super::{Claims, Refused, Task};
-use crate::config::{self, Name, Problem};
+use crate::config::{self, FileContent, KeySource, Name, Problem};
 
 /// The keys and rules of one issuer, and its tokens that are remembered.
 #[derive(Debug)]
@@ -53,7 +55,7 @@ impl Jwt {
 
     /// Goes on with the keys of an earlier version, if they come from the same place.
     pub(super) fn inherit(&self, previous: &Self) {
-        if previous.spec.keys == self.spec.keys {
+        if place(&previous.spec) == place(&self.spec) {
             self.keyring.inherit(&previous.keyring);
         }
     }
@@ -115,6 +117,12 @@ impl Jwt {
         Ok(Arc::clone(&token.claims))
     }
 
+    /// As if these keys had been fetched.
+    #[cfg(test)]
+    pub(super) fn rotate(&self, set: &str) {
+        self.keyring.get().replace(jwk::read(set.as_bytes()).expect("a set").set);
+    }
+
     /// Asks for newer keys than those of `generation`, and waits a moment for them. False when there are none.
     pub(super) async fn newer_keys(&self, generation: u64) -> bool {
         let keyring = self.keyring.get();
@@ -128,5 +136,24 @@ impl Jwt {
     }
 }
 
+/// Whether a text has the shape of a token, whoever may have signed it.
+pub fn is_token(text: &str) -> bool {
+    Token::parse(text).is_ok()
+}
+
+/// How many keys of a JWK set could verify tokens; `None` where there are none, or it is no such set.
+pub fn usable_keys(set: &[u8]) -> Option<usize> {
+    jwk::read(set).ok().map(|read| read.set.len())
+}
+
+/// All that decides which keys these are.
+fn place(spec: &config::Jwt) -> (&KeySource, Option<&FileContent>, Option<&str>) {
+    // A document of another issuer may name the same keys, and would have been refused.
+    let issuer = matches!(spec.keys, KeySource::Discovery(_)).then_some(&*spec.issuer);
+    (&spec.keys, spec.ca_file.as_ref(), issuer)
+}
+
+#[cfg(test)]
+mod cookbook;
 #[cfg(test)]
 mod vectors;

@@ -2,7 +2,8 @@
 
 use x509_parser::der_parser::der::parse_der;
 use x509_parser::oid_registry::{
-    OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_PKCS1_RSAENCRYPTION, OID_SIG_ED25519,
+    OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_NIST_EC_P521, OID_PKCS1_RSAENCRYPTION,
+    OID_SIG_ED25519,
 };
 use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -56,7 +57,8 @@ fn from_info(info: &SubjectPublicKeyInfo<'_>) -> Result<Key, &'static str> {
     match info.algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok()) {
         Some(curve) if curve == OID_EC_P256 => Key::p256(material),
         Some(curve) if curve == OID_NIST_EC_P384 => Key::p384(material),
-        _ => Err("an EC key of a curve other than P-256 and P-384"),
+        Some(curve) if curve == OID_NIST_EC_P521 => Key::p521(material),
+        _ => Err("an EC key of a curve other than P-256, P-384 and P-521"),
     }
 }
 

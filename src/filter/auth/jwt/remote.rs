@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use http::Uri;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::keyring::Keyring;
+use super::published::{Known, Place};
 use crate::config::Name;
 
 /// Requests that wait for newer keys at the same time; more are refused at once.
@@ -53,7 +53,9 @@ impl Pace {
 #[derive(Debug)]
 pub(super) struct Remote {
     name: Name,
-    uri: Uri,
+    place: Place,
+    /// What the keys in use came with
+    known: Mutex<Known>,
     pace: Pace,
     schedule: Mutex<Schedule>,
     wake: Arc<Notify>,
@@ -75,11 +77,12 @@ struct Schedule {
 }
 
 impl Remote {
-    pub(super) fn new(name: &Name, uri: &Uri, pace: Pace) -> Self {
+    pub(super) fn new(name: &Name, place: Place, pace: Pace) -> Self {
         let schedule = Schedule { due: Instant::now(), underway: false, began: None, succeeded: None, failures: 0 };
         Self {
             name: Arc::clone(name),
-            uri: uri.clone(),
+            place,
+            known: Mutex::default(),
             pace,
             schedule: Mutex::new(schedule),
             wake: Arc::default(),
@@ -134,8 +137,8 @@ impl Remote {
     }
 
     /// What a fetch needs.
-    pub(super) fn target(&self) -> (Uri, Duration) {
-        (self.uri.clone(), self.pace.timeout)
+    pub(super) fn target(&self) -> (Place, Known, Duration) {
+        (self.place.clone(), self.known.lock().clone(), self.pace.timeout)
     }
 
     /// How long there is nothing to do, and what ends that early.
@@ -164,7 +167,8 @@ impl Remote {
     }
 
     /// A fetch has ended with keys, and they may be fresh for so long.
-    pub(super) fn succeeded(&self, fresh_for: Option<Duration>, now: Instant) {
+    pub(super) fn succeeded(&self, known: Known, fresh_for: Option<Duration>, now: Instant) {
+        *self.known.lock() = known;
         let (least, most) = self.pace.allowed;
         let pause = fresh_for.map_or(self.pace.interval, |fresh_for| fresh_for.clamp(least, most));
         self.ended(now, |schedule| {
@@ -232,10 +236,15 @@ fn jittered(pause: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use http::Uri;
+
     use super::*;
+    use crate::filter::auth::jwt::published::Entry;
+    use crate::http::fetch::Trust;
 
     fn remote() -> Remote {
-        Remote::new(&"corporate".into(), &Uri::from_static("https://id.example.com/jwks"), Pace::USUAL)
+        let entry = Entry::Keys(Uri::from_static("https://id.example.com/jwks"));
+        Remote::new(&"corporate".into(), Place { entry, trust: Trust::System }, Pace::USUAL)
     }
 
     fn about(pause: Duration, seconds: u64) -> bool {
@@ -255,7 +264,7 @@ mod tests {
             remote.failed(now);
         }
         assert!(about(remote.pause(now), 60), "nor does it ever overflow");
-        remote.succeeded(None, now);
+        remote.succeeded(Known::default(), None, now);
         assert!(about(remote.pause(now), 300));
         remote.failed(now);
         assert!(about(remote.pause(now), 1), "a success begins the count anew");
@@ -266,7 +275,7 @@ mod tests {
         let remote = remote();
         let now = Instant::now();
         for (max_age, seconds) in [(0, 60), (59, 60), (600, 600), (3600, 3600), (u64::MAX, 3600)] {
-            remote.succeeded(Some(Duration::from_secs(max_age)), now);
+            remote.succeeded(Known::default(), Some(Duration::from_secs(max_age)), now);
             assert!(about(remote.pause(now), seconds), "{:?}", remote.pause(now));
         }
     }
@@ -277,7 +286,7 @@ mod tests {
         let start = Instant::now();
         assert!(remote.begin(start));
         assert!(remote.ask(start), "one is under way");
-        remote.succeeded(None, start);
+        remote.succeeded(Known::default(), None, start);
         let later = |millis: u64| start + Duration::from_millis(millis);
         assert!(!remote.ask(later(0)) && !remote.ask(later(9_999)));
         assert!(!remote.begin(later(9_999)), "nobody has asked");
@@ -293,7 +302,7 @@ mod tests {
         let remote = remote();
         let start = Instant::now();
         assert_eq!(remote.age(start), None);
-        remote.succeeded(None, start);
+        remote.succeeded(Known::default(), None, start);
         remote.failed(start + Duration::from_secs(5));
         assert_eq!(remote.age(start + Duration::from_secs(7)), Some(Duration::from_secs(7)));
     }

@@ -21,6 +21,8 @@ pub(in crate::filter::auth) struct Token<'a> {
     pub(super) algorithm: Algorithm,
     /// `kid`
     pub(super) key_id: Option<String>,
+    /// `typ`, in lower case and without "application/"
+    pub(super) media_type: Option<String>,
     /// The payload
     pub(super) claims: Arc<Map<String, Value>>,
 }
@@ -48,6 +50,10 @@ impl<'a> Token<'a> {
         if header.contains_key("crit") {
             return Err("crit names an extension");
         }
+        // RFC 7797 section 6 wants it named by crit, and whoever does not know it would check another signature.
+        if header.contains_key("b64") {
+            return Err("b64 without crit");
+        }
         let algorithm = header.get("alg").and_then(Value::as_str).ok_or("no alg")?;
         let algorithm = algorithm_named(algorithm).ok_or("an alg that is not supported")?;
         let key_id = match header.get("kid") {
@@ -55,10 +61,28 @@ impl<'a> Token<'a> {
             Some(Value::String(id)) => Some(id.clone()),
             Some(_) => return Err("a kid that is no text"),
         };
+        let media_type = media_type_in(&header, "typ")?;
+        // Its payload would be a token again (RFC 7519 section 5.2), with claims of its own.
+        if media_type_in(&header, "cty")?.is_some_and(|content| content == "jwt") {
+            return Err("a token within a token");
+        }
         let claims =
             json::object(&decode(payload)?).ok_or("the payload is not one JSON object with distinct members")?;
-        Ok(Self { text, algorithm, key_id, claims: Arc::new(claims) })
+        Ok(Self { text, algorithm, key_id, media_type, claims: Arc::new(claims) })
     }
+}
+
+/// A media type as RFC 7515 section 4.1.9 has them compared: "application/" may be left out, and case does not count.
+fn media_type_in(header: &Map<String, Value>, name: &str) -> Result<Option<String>, &'static str> {
+    let lower = match header.get(name) {
+        None => return Ok(None),
+        Some(Value::String(text)) => text.to_ascii_lowercase(),
+        Some(_) => return Err("a typ or cty that is no text"),
+    };
+    Ok(Some(match lower.strip_prefix("application/") {
+        Some(short) if !short.contains('/') => short.to_owned(),
+        _ => lower,
+    }))
 }
 
 fn decode(segment: &str) -> Result<Vec<u8>, &'static str> {
@@ -79,6 +103,7 @@ pub(super) fn algorithm_named(name: &str) -> Option<Algorithm> {
         "PS512" => Algorithm::PS512,
         "ES256" => Algorithm::ES256,
         "ES384" => Algorithm::ES384,
+        "ES512" => Algorithm::ES512,
         "EdDSA" => Algorithm::EdDSA,
         _ => return None,
     })
@@ -120,7 +145,7 @@ mod tests {
 
     #[test]
     fn an_algorithm_that_is_none_unknown_or_spelt_otherwise_is_refused() {
-        for alg in ["none", "None", "NONE", "", "hs256", "HS256 ", "ES512", "ES256K", "RSA-OAEP", "dir"] {
+        for alg in ["none", "None", "NONE", "", "hs256", "HS256 ", "ES256K", "RSA-OAEP", "dir"] {
             assert_eq!(flaw(&token(&format!(r#"{{"alg":"{alg}"}}"#), "{}")), "an alg that is not supported");
         }
         assert_eq!(flaw(&token("{}", "{}")), "no alg");
@@ -137,8 +162,46 @@ mod tests {
     }
 
     #[test]
+    fn a_payload_that_is_not_encoded_is_refused() {
+        for b64 in ["false", "true", "null"] {
+            assert_eq!(flaw(&token(&format!(r#"{{"alg":"HS256","b64":{b64}}}"#), "{}")), "b64 without crit");
+        }
+    }
+
+    #[test]
     fn a_key_id_is_text() {
         assert_eq!(flaw(&token(r#"{"alg":"HS256","kid":7}"#, "{}")), "a kid that is no text");
+        let text = token(r#"{"alg":"HS256","kid":""}"#, "{}");
+        assert_eq!(Token::parse(&text).expect("well-formed").key_id.as_deref(), Some(""), "a name like any other");
+    }
+
+    #[test]
+    fn types_are_compared_as_media_types() {
+        let media_type = |typ: &str| {
+            let text = token(&format!(r#"{{"alg":"HS256","typ":"{typ}"}}"#), "{}");
+            Token::parse(&text).expect("well-formed").media_type
+        };
+        for (typ, expected) in [
+            ("at+jwt", "at+jwt"),
+            ("AT+JWT", "at+jwt"),
+            ("application/at+jwt", "at+jwt"),
+            ("Application/At+Jwt", "at+jwt"),
+            ("application/a/b", "application/a/b"),
+            ("", ""),
+        ] {
+            assert_eq!(media_type(typ).as_deref(), Some(expected));
+        }
+        assert_eq!(flaw(&token(r#"{"alg":"HS256","typ":["JWT"]}"#, "{}")), "a typ or cty that is no text");
+    }
+
+    #[test]
+    fn a_token_within_a_token_is_refused() {
+        for cty in ["JWT", "jwt", "application/JWT"] {
+            assert_eq!(flaw(&token(&format!(r#"{{"alg":"HS256","cty":"{cty}"}}"#), "{}")), "a token within a token");
+        }
+        Token::parse(&token(r#"{"alg":"HS256","cty":"json"}"#, "{}")).expect("well-formed");
+        let inner = token(r#"{"alg":"HS256"}"#, "{}");
+        assert!(flaw(&token(r#"{"alg":"HS256"}"#, &inner)).contains("payload"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::*;
 use crate::filter::auth::Counts;
 
-const ALL: [Algorithm; 12] = [
+const ALL: [Algorithm; 13] = [
     Algorithm::HS256,
     Algorithm::HS384,
     Algorithm::HS512,
@@ -15,6 +15,7 @@ const ALL: [Algorithm; 12] = [
     Algorithm::PS512,
     Algorithm::ES256,
     Algorithm::ES384,
+    Algorithm::ES512,
     Algorithm::EdDSA,
 ];
 
@@ -51,12 +52,15 @@ async fn a_token_changed_in_any_segment_is_refused() {
         let other_header = URL_SAFE_NO_PAD.encode(json!({"alg": format!("{algorithm:?}"), "x": 1}).to_string());
         let mut signature = URL_SAFE_NO_PAD.decode(segments[2]).expect("base64url");
         signature[5] ^= 1;
-        let (signature, short) = (URL_SAFE_NO_PAD.encode(&signature), URL_SAFE_NO_PAD.encode(&signature[1..]));
+        let (short, long) =
+            (URL_SAFE_NO_PAD.encode(&signature[1..]), URL_SAFE_NO_PAD.encode([&[0], &*signature].concat()));
+        let signature = URL_SAFE_NO_PAD.encode(&signature);
         for bad in [
             [segments[0], &payload, segments[2]],
             [&other_header, segments[1], segments[2]],
             [segments[0], segments[1], &signature],
             [segments[0], segments[1], &short],
+            [segments[0], segments[1], &long],
         ] {
             assert_eq!(Call::bearer(&bad.join(".")).refused(&route).await, Reason::InvalidToken, "{algorithm:?}");
         }
@@ -70,6 +74,7 @@ async fn another_key_of_the_same_kind_is_refused() {
         (Algorithm::PS256, Signer::rsa()),
         (Algorithm::ES256, Signer::p256()),
         (Algorithm::ES384, Signer::p384()),
+        (Algorithm::ES512, Signer::p521()),
         (Algorithm::EdDSA, Signer::ed25519()),
     ] {
         let route = route(spec(&[algorithm], sources(algorithm).remove(0)));
@@ -190,7 +195,12 @@ fn keys_that_do_not_fit_the_algorithms_are_problems() {
 #[test]
 fn pem_that_cannot_be_used_is_a_problem_that_quotes_nothing() {
     let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("generated");
-    let p521 = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P521_SHA512).expect("generated").public_key_pem();
+    // The point of a P-256 key, said to be of another curve.
+    let other_curve = pem(
+        "PUBLIC KEY",
+        &[&[0x30, 0x56, 0x30, 0x10, 0x06, 7], ID_EC, &[0x06, 5], SECP256K1, &[3, 66, 0], pair.public_key_raw()]
+            .concat(),
+    );
     let small = pem("RSA PUBLIC KEY", &small_rsa_key());
     let many = pair.public_key_pem().repeat(9);
     for (text, why) in [
@@ -202,7 +212,7 @@ fn pem_that_cannot_be_used_is_a_problem_that_quotes_nothing() {
         (pem("CERTIFICATE", b"sesame"), "cannot be read"),
         (pem("SESAME", b"sesame"), "neither"),
         ("-----BEGIN PUBLIC KEY-----\nsesame!\n-----END PUBLIC KEY-----\n".to_owned(), "not PEM"),
-        (p521, "curve"),
+        (other_curve, "curve"),
         (small, "less than 2048 bits"),
         (many, "more than 8 keys"),
     ] {
@@ -213,12 +223,26 @@ fn pem_that_cannot_be_used_is_a_problem_that_quotes_nothing() {
     }
 }
 
+/// DER: the object identifiers of EC keys, and of a curve that no algorithm here uses.
+const ID_EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+const SECP256K1: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x0a];
+
 /// DER: a sequence of a modulus of 1024 bits and 65537.
 fn small_rsa_key() -> Vec<u8> {
     let mut der = vec![0x30, 0x81, 137, 0x02, 0x81, 129, 0];
     der.extend([0xff; 128]);
     der.extend([0x02, 3, 1, 0, 1]);
     der
+}
+
+#[test]
+fn a_curve_fits_its_own_algorithm_alone() {
+    let of_p521 = |algorithm| problem(spec(&[algorithm], sources(Algorithm::ES512).remove(0)));
+    for algorithm in [Algorithm::ES256, Algorithm::ES384] {
+        assert_eq!(of_p521(algorithm).path, "public_key_file", "{algorithm:?}");
+    }
+    let of_p384 = problem(spec(&[Algorithm::ES512], sources(Algorithm::ES384).remove(0)));
+    assert!(of_p384.message.contains("P-521"), "it says what is needed");
 }
 
 #[test]

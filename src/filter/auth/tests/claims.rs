@@ -61,15 +61,34 @@ async fn a_subject_is_text() {
     verdict(shared(), &json!({"sub": null})).await.expect("a token without one is somebody's");
 }
 
+/// A member, or the tokens of a pointer after an empty one.
+fn required(path: &[&str]) -> Claim {
+    match path {
+        ["", tokens @ ..] => Claim::Pointer(tokens.iter().map(|token| (*token).to_owned()).collect()),
+        path => Claim::Member(path[0].to_owned()),
+    }
+}
+
 #[tokio::test]
 async fn required_claims_are_members_or_pointers() {
     let spec =
-        |names: &[&str]| Jwt { required_claims: names.iter().map(|name| (*name).to_owned()).collect(), ..shared() };
+        |names: &[&[&str]]| Jwt { required_claims: names.iter().map(|name| required(name)).collect(), ..shared() };
     let token = json!({"https://x/tier": "gold", "tenant": {"id": 0, "a/b": {"~": 1}}, "empty": ""});
-    for names in [&["sub", "https://x/tier"][..], &["/tenant/id"], &["/tenant/a~1b/~0"], &["empty"]] {
+    for names in [
+        &[&["sub"][..], &["https://x/tier"]][..],
+        &[&["", "tenant", "id"]],
+        &[&["", "tenant", "a/b", "~"]],
+        &[&["empty"]],
+    ] {
         verdict(spec(names), &token).await.expect("accepted");
     }
-    for names in [&["sub", "email"][..], &["/tenant/name"], &["tenant/id"], &["/sub/x"]] {
+    for names in [
+        &[&["sub"][..], &["email"]][..],
+        &[&["", "tenant", "name"]],
+        &[&["tenant/id"]],
+        &[&["/tenant/id"]],
+        &[&["", "sub", "x"]],
+    ] {
         let verdict = verdict(spec(names), &token).await;
         assert_eq!(verdict.map(drop), Err(Reason::InvalidToken), "{names:?}");
     }
@@ -79,9 +98,85 @@ async fn required_claims_are_members_or_pointers() {
 async fn a_required_claim_that_is_null_is_missing() {
     let claims = format!(r#"{{"iss":"{ISSUER}","aud":"{AUDIENCE}","exp":{},"email":null}}"#, seconds_from_now(600));
     let claims: Value = serde_json::from_str(&claims).expect("JSON");
-    let spec = Jwt { required_claims: vec!["email".into()], ..shared() };
+    let spec = Jwt { required_claims: vec![required(&["email"])], ..shared() };
     let refused = Call::bearer(&token(Algorithm::HS256, &claims)).refused(&route(spec)).await;
     assert_eq!(refused, Reason::InvalidToken);
+}
+
+#[tokio::test]
+async fn a_type_is_asked_for_only_where_that_is_configured() {
+    let of = |typ: Option<&str>| {
+        let header = Header { typ: typ.map(str::to_owned), ..header(Algorithm::HS256) };
+        Call::bearer(&signer(Algorithm::HS256).sign(&header, &claims()))
+    };
+    let (any, access) = (route(shared()), route(Jwt { token_type: Some("at+jwt".into()), ..shared() }));
+    for (typ, is_access) in [
+        (Some("at+jwt"), true),
+        (Some("AT+JWT"), true),
+        (Some("application/at+jwt"), true),
+        (Some("JWT"), false),
+        (Some("at+jwt "), false),
+        (Some("logout+jwt"), false),
+        (Some(""), false),
+        (None, false),
+    ] {
+        of(typ).accepted(&any).await;
+        let verdict = of(typ).judged(&access).await.map(drop).map_err(|reply| reply.reason);
+        assert_eq!(verdict, if is_access { Ok(()) } else { Err(Reason::InvalidToken) }, "{typ:?}");
+    }
+}
+
+/// When a token was made is no reason: `nbf` says from when on it holds, and clocks of issuers run ahead.
+#[tokio::test]
+async fn iat_is_not_judged() {
+    for iat in [json!(seconds_from_now(3600)), json!(0)] {
+        verdict(shared(), &json!({ "iat": iat })).await.expect("accepted");
+    }
+}
+
+/// What the library checks for twelve algorithms we check for the thirteenth: with the same verdict.
+#[tokio::test]
+async fn an_algorithm_that_the_library_lacks_is_judged_by_the_same_claims() {
+    let (by_library, by_us) = (Algorithm::ES384, Algorithm::ES512);
+    let route =
+        |algorithm| super::route(spec(&[algorithm], KeySource::JwksFile(file(jwks(&[signer(algorithm).jwk.clone()])))));
+    let routes = [route(by_library), route(by_us)];
+    let (past, soon, later) = (seconds_from_now(-31), seconds_from_now(25), seconds_from_now(600));
+    for claims in [
+        json!({}),
+        json!({"exp": null}),
+        json!({"exp": past}),
+        json!({"exp": seconds_from_now(-25)}),
+        json!({"exp": later.to_string()}),
+        json!({"exp": -1}),
+        json!({"exp": 4_102_444_800.5}),
+        json!({"exp": u64::MAX}),
+        json!({"exp": 1e300}),
+        json!({"exp": true}),
+        json!({"nbf": soon}),
+        json!({"nbf": later}),
+        json!({"nbf": "0"}),
+        json!({"nbf": -1}),
+        json!({"nbf": later, "exp": past}),
+        json!({"iss": null}),
+        json!({"iss": [ISSUER]}),
+        json!({"iss": "https://elsewhere.example"}),
+        json!({"aud": null}),
+        json!({"aud": "elsewhere"}),
+        json!({"aud": ["elsewhere", AUDIENCE]}),
+        json!({"aud": [AUDIENCE, 7]}),
+        json!({"aud": [[AUDIENCE]]}),
+        json!({"aud": []}),
+        json!({"aud": {AUDIENCE: 1}}),
+        json!({"sub": 7}),
+    ] {
+        let mut verdicts = Vec::new();
+        for (route, algorithm) in routes.iter().zip([by_library, by_us]) {
+            let call = Call::bearer(&token(algorithm, &claims_with(&claims)));
+            verdicts.push(call.judged(route).await.map(drop).map_err(|reply| reply.reason));
+        }
+        assert_eq!(verdicts[0], verdicts[1], "{claims}");
+    }
 }
 
 /// A forged token must not learn more than that it is none.

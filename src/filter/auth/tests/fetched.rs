@@ -7,7 +7,7 @@ use super::*;
 use crate::filter::auth::jwt::Pace;
 
 /// As the usual one, but nothing happens on its own within a test, and nothing is asked twice.
-const SLOW: Pace = Pace {
+pub(super) const SLOW: Pace = Pace {
     interval: Duration::from_secs(600),
     allowed: (Duration::from_secs(600), Duration::from_secs(600)),
     retry: (Duration::from_millis(10), Duration::from_millis(50)),
@@ -18,14 +18,14 @@ const SLOW: Pace = Pace {
 };
 
 /// A provider whose tasks run until it is dropped.
-struct Running {
-    authenticator: Arc<Authenticator>,
-    route: RouteAuth,
+pub(super) struct Running {
+    pub(super) authenticator: Arc<Authenticator>,
+    pub(super) route: RouteAuth,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl Running {
-    fn start(authenticator: Arc<Authenticator>) -> Self {
+    pub(super) fn start(authenticator: Arc<Authenticator>) -> Self {
         let tasks = authenticator.tasks().into_iter().map(tokio::spawn).collect();
         let route = route_of(&[Arc::clone(&authenticator)], Require::default(), Mode::Enforce);
         Self { authenticator, route, tasks }
@@ -42,7 +42,7 @@ impl Running {
     }
 
     /// Until so many fetches have ended so.
-    async fn until(&self, result: &str, times: u64) {
+    pub(super) async fn until(&self, result: &str, times: u64) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while self.refreshes(result) < times {
             assert!(Instant::now() < deadline, "{:?}", self.authenticator.counts());
@@ -50,7 +50,7 @@ impl Running {
         }
     }
 
-    fn refreshes(&self, result: &str) -> u64 {
+    pub(super) fn refreshes(&self, result: &str) -> u64 {
         let counts = self.authenticator.counts();
         counts.refreshes.iter().find(|(name, _)| *name == result).map_or(0, |(_, count)| *count)
     }
@@ -61,12 +61,12 @@ fn unstarted(issuer: &Issuer, pace: Pace) -> Arc<Authenticator> {
     Arc::new(Authenticator::with_pace(&"corporate".into(), &Spec::from(spec).auth(), pace).expect("built"))
 }
 
-fn set(keys: &[(&str, &Signer)]) -> Answer {
+pub(super) fn set(keys: &[(&str, &Signer)]) -> Answer {
     let keys: Vec<_> = keys.iter().map(|(kid, signer)| signer.jwk(&json!({ "kid": kid }))).collect();
     Answer::json(&jwks(&keys))
 }
 
-fn call(kid: &str, signer: &Signer) -> Call {
+pub(super) fn call(kid: &str, signer: &Signer) -> Call {
     Call::bearer(&signer.sign(&Header { kid: Some(kid.into()), ..header(Algorithm::ES256) }, &claims()))
 }
 

@@ -1,5 +1,6 @@
 //! A small issuer: a TCP server whose answers the test writes, and which counts how often it was asked.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -36,6 +37,8 @@ impl Answer {
 #[derive(Debug)]
 struct Shared {
     answer: Mutex<Answer>,
+    /// Where another answer is given than everywhere else
+    elsewhere: Mutex<BTreeMap<String, Answer>>,
     asked: AtomicUsize,
     heads: Mutex<Vec<String>>,
     /// A hit has come in
@@ -57,6 +60,7 @@ impl Issuer {
         let uri = format!("http://{}/jwks.json", listener.local_addr().expect("bound"));
         let shared = Arc::new(Shared {
             answer: Mutex::new(answer),
+            elsewhere: Mutex::default(),
             asked: AtomicUsize::new(0),
             heads: Mutex::default(),
             hit: Notify::new(),
@@ -72,6 +76,15 @@ impl Issuer {
 
     pub(super) fn answer(&self, answer: Answer) {
         *self.shared.answer.lock() = answer;
+    }
+
+    /// The address of another page.
+    pub(super) fn at(&self, path: &str) -> Uri {
+        self.uri.to_string().replace("/jwks.json", path).parse().expect("a URI")
+    }
+
+    pub(super) fn answer_at(&self, path: &str, answer: Answer) {
+        self.shared.elsewhere.lock().insert(path.to_owned(), answer);
     }
 
     pub(super) fn hits(&self) -> usize {
@@ -124,7 +137,10 @@ async fn reply(mut stream: TcpStream, shared: Arc<Shared>) {
     shared.asked.fetch_add(1, Ordering::SeqCst);
     shared.hit.notify_waiters();
     drop(shared.gate.lock().await);
-    let answer = shared.answer.lock().clone();
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let path = head.split(' ').nth(1).unwrap_or_default();
+    let elsewhere = shared.elsewhere.lock().get(path).cloned();
+    let answer = elsewhere.unwrap_or_else(|| shared.answer.lock().clone());
     // A client that leaves in the middle is part of what is tested.
     let _ = match answer {
         Answer::Bytes(bytes) => stream.write_all(bytes.as_bytes()).await,

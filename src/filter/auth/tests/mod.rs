@@ -2,8 +2,10 @@
 
 mod algorithms;
 mod claims;
+mod discovered;
 mod fetched;
 mod issuer;
+mod model;
 mod route;
 
 use std::collections::BTreeMap;
@@ -12,18 +14,23 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use jsonwebtoken::{EncodingKey, Header};
-use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256, RsaKeySize};
+use rcgen::{
+    KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519, PKCS_RSA_SHA256,
+    RsaKeySize,
+};
 use serde_json::{Value, json};
 use x509_parser::der_parser::der::parse_der;
 
 use super::{Authenticator, RouteAuth};
 use crate::config::{
-    self, Algorithm, AuthChoice, AuthKind, FileContent, Jwt, KeySource, Mode, Name, Require, Secret, TokenSource,
+    self, Algorithm, AuthChoice, AuthKind, Claim, FileContent, Jwt, KeySource, Mode, Name, Require, Secret, TokenSource,
 };
 use crate::filter::Identity;
 use crate::http::{Reason, Reply, Request};
@@ -34,16 +41,21 @@ const SECRET: &[u8; 64] = b"sixty-four bytes that only the issuer and this test 
 
 /// A key pair as its owner has it.
 struct Signer {
-    encoding: EncodingKey,
+    signing: Signing,
     /// `kty` and what belongs to it
     jwk: Value,
     pem: String,
 }
 
+enum Signing {
+    Library(EncodingKey),
+    P521(EcdsaKeyPair),
+}
+
 impl Signer {
     fn new(pair: &KeyPair, encoding: fn(&[u8]) -> jsonwebtoken::errors::Result<EncodingKey>) -> Self {
-        let encoding = encoding(pair.serialize_pem().as_bytes()).expect("a key of its kind");
-        Self { encoding, jwk: public_jwk(pair), pem: pair.public_key_pem() }
+        let signing = Signing::Library(encoding(pair.serialize_pem().as_bytes()).expect("a key of its kind"));
+        Self { signing, jwk: public_jwk(pair), pem: pair.public_key_pem() }
     }
 
     fn rsa() -> Self {
@@ -57,6 +69,12 @@ impl Signer {
 
     fn p384() -> Self {
         Self::new(&KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).expect("generated"), EncodingKey::from_ec_pem)
+    }
+
+    fn p521() -> Self {
+        let pair = KeyPair::generate_for(&PKCS_ECDSA_P521_SHA512).expect("generated");
+        let signing = EcdsaKeyPair::from_pkcs8(&ECDSA_P521_SHA512_FIXED_SIGNING, pair.serialized_der()).expect("a key");
+        Self { signing: Signing::P521(signing), jwk: public_jwk(&pair), pem: pair.public_key_pem() }
     }
 
     fn ed25519() -> Self {
@@ -73,7 +91,17 @@ impl Signer {
     }
 
     fn sign(&self, header: &Header, claims: &Value) -> String {
-        jsonwebtoken::encode(header, claims, &self.encoding).expect("signed")
+        match &self.signing {
+            Signing::Library(key) => jsonwebtoken::encode(header, claims, key).expect("signed"),
+            Signing::P521(key) => {
+                let mut header = serde_json::to_value(header).expect("JSON");
+                header["alg"] = json!("ES512");
+                let [header, claims] = [&header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
+                let message = format!("{header}.{claims}");
+                let signature = key.sign(&SystemRandom::new(), message.as_bytes()).expect("signed");
+                format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+            }
+        }
     }
 }
 
@@ -90,7 +118,11 @@ fn public_jwk(pair: &KeyPair) -> Value {
         let modulus = modulus.strip_prefix(&[0]).unwrap_or(modulus);
         return json!({"kty": "RSA", "n": text(modulus), "e": text(exponent)});
     }
-    let curve = if raw.len() == 65 { "P-256" } else { "P-384" };
+    let curve = match raw.len() {
+        65 => "P-256",
+        97 => "P-384",
+        _ => "P-521",
+    };
     let (x, y) = raw[1..].split_at(raw.len() / 2);
     json!({"kty": "EC", "crv": curve, "x": text(x), "y": text(y)})
 }
@@ -100,27 +132,26 @@ fn signer(algorithm: Algorithm) -> &'static Signer {
     static RSA: OnceLock<Signer> = OnceLock::new();
     static P256: OnceLock<Signer> = OnceLock::new();
     static P384: OnceLock<Signer> = OnceLock::new();
+    static P521: OnceLock<Signer> = OnceLock::new();
     static ED25519: OnceLock<Signer> = OnceLock::new();
     static SHARED: OnceLock<Signer> = OnceLock::new();
     match algorithm {
         Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => SHARED.get_or_init(|| Signer {
-            encoding: EncodingKey::from_secret(SECRET),
+            signing: Signing::Library(EncodingKey::from_secret(SECRET)),
             jwk: json!({"kty": "oct", "k": URL_SAFE_NO_PAD.encode(SECRET)}),
             pem: String::new(),
         }),
         Algorithm::ES256 => P256.get_or_init(Signer::p256),
         Algorithm::ES384 => P384.get_or_init(Signer::p384),
+        Algorithm::ES512 => P521.get_or_init(Signer::p521),
         Algorithm::EdDSA => ED25519.get_or_init(Signer::ed25519),
         _ => RSA.get_or_init(Signer::rsa),
     }
 }
 
-fn library(algorithm: Algorithm) -> jsonwebtoken::Algorithm {
-    format!("{algorithm:?}").parse().expect("both have the standard's names")
-}
-
+/// The library has no name for ES512: whoever signs with it writes its own.
 fn header(algorithm: Algorithm) -> Header {
-    Header::new(library(algorithm))
+    Header::new(format!("{algorithm:?}").parse().unwrap_or(jsonwebtoken::Algorithm::ES384))
 }
 
 fn seconds_from_now(offset: i64) -> i64 {
@@ -195,7 +226,9 @@ fn spec(algorithms: &[Algorithm], keys: KeySource) -> Jwt {
         audience: vec![AUDIENCE.into()],
         algorithms: algorithms.to_vec(),
         keys,
+        ca_file: None,
         leeway: Duration::from_secs(30),
+        token_type: None,
         required_claims: Vec::new(),
     }
 }
@@ -262,6 +295,8 @@ impl Call {
             client: Ipv4Addr::LOCALHOST.into(),
             client_certificate: None,
             route: "orders",
+            scheme: "http",
+            id: "",
         };
         match route.on_request(&request, wall).await {
             ControlFlow::Continue(identity) => Ok(identity),

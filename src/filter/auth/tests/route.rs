@@ -238,7 +238,7 @@ async fn a_remembered_token_expires_with_its_own_time() {
 
 #[tokio::test]
 async fn only_accepted_tokens_are_remembered() {
-    let authenticator = build(Jwt { required_claims: vec!["sub".into()], ..shared() });
+    let authenticator = build(Jwt { required_claims: vec![Claim::Member("sub".into())], ..shared() });
     let route = route_of(&[Arc::clone(&authenticator)], Require::default(), Mode::Enforce);
     for more in [json!({"exp": 1}), json!({"aud": "x"}), json!({"iss": "x"}), json!({"sub": null}), json!({"nbf": 9e9})]
     {
