@@ -128,6 +128,22 @@ fn limits(scrape: &mut Scrape, snapshot: &Snapshot) {
         &["limit"],
         limits.iter().map(|(name, stats)| (vec![*name], stats.full)),
     );
+    let stores = snapshot.limits.iter().filter_map(|(name, limit)| Some((&**name, limit.store()?)));
+    let stores: Vec<_> = stores.collect();
+    scrape.counter(
+        "tollgate_limit_store_requests_total",
+        "Questions to the store of a limit, by how they went; what is down is not asked.",
+        &["limit", "result"],
+        stores
+            .iter()
+            .flat_map(|(name, stats)| stats.requests.iter().map(|(result, count)| (vec![*name, *result], *count))),
+    );
+    scrape.gauge(
+        "tollgate_limit_store_up",
+        "1 while the store of a limit answers; on_store_failure decides while it does not.",
+        &["limit"],
+        stores.iter().map(|(name, stats)| (vec![*name], bit(stats.is_up))),
+    );
 }
 
 fn upstreams(scrape: &mut Scrape, snapshot: &Snapshot) {

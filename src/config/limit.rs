@@ -2,7 +2,7 @@
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
-use super::{Rate, Selector};
+use super::{Rate, Selector, Store};
 
 /// `[limits.NAME]`
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +17,8 @@ pub struct Limit {
     pub on_full: OnFull,
     /// Default: enforce
     pub mode: Mode,
+    /// Who keeps the budgets; `None` is this gateway alone
+    pub store: Option<Store>,
 }
 
 impl Limit {

@@ -16,6 +16,7 @@ mod read;
 mod reading;
 mod route;
 mod server;
+mod store;
 mod surroundings;
 mod timestamp;
 mod upstream;
@@ -40,6 +41,7 @@ pub use route::{
     Respond, Rewrite, Route, RoutePath,
 };
 pub use server::{AccessFormat, AccessLog, Admin, Log, LogOutput, Server};
+pub use store::{OnStoreFailure, RedisAddress, RedisServer, Store, StoreMode};
 pub use surroundings::{Surroundings, System, Variable};
 pub use timestamp::Timestamp;
 pub use upstream::{

@@ -40,7 +40,7 @@ pub(super) async fn request(session: &mut Session, ctx: &mut RequestCtx) -> Resu
         }
     };
     // What is refused for its target or its host has arrived too.
-    admit_to_listener(session.req_header(), ctx, &snapshot)?;
+    admit_to_listener(session.req_header(), ctx, &snapshot).await?;
     let encoded_slash = encoded_slash?;
     if let Some(reply) = intake::misdirected(ctx) {
         return Err(reply);
@@ -52,7 +52,7 @@ pub(super) async fn request(session: &mut Session, ctx: &mut RequestCtx) -> Resu
 }
 
 /// Limits for everything that arrives at a listener, whatever its route.
-fn admit_to_listener(header: &RequestHeader, ctx: &mut RequestCtx, snapshot: &Snapshot) -> Result<(), Reply> {
+async fn admit_to_listener(header: &RequestHeader, ctx: &mut RequestCtx, snapshot: &Snapshot) -> Result<(), Reply> {
     let listener = ctx.connection.as_ref().and_then(|connection| snapshot.listener(&connection.listener));
     let Some(listener) = listener.filter(|listener| !listener.limits.is_empty()) else {
         return Ok(());
@@ -60,7 +60,7 @@ fn admit_to_listener(header: &RequestHeader, ctx: &mut RequestCtx, snapshot: &Sn
     let request = ctx.request(&header.method, &header.headers);
     let facts = Facts { request: &request, identity: None };
     ctx.listener_admission =
-        limit::admit(&listener.limits, &facts, ctx.clock.steady).map_err(|refusal| refusal.reply())?;
+        limit::admit(&listener.limits, &facts, ctx.clock.steady).await.map_err(|refusal| refusal.reply())?;
     Ok(())
 }
 

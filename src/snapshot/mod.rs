@@ -16,7 +16,7 @@ pub use route::{Route, RouteAction};
 
 use crate::config::{self, AuthKind, Config, Name, Problem, TokenSource};
 use crate::filter::auth::Authenticator;
-use crate::filter::limit::Limit;
+use crate::filter::limit::{Limit, Links};
 use crate::http::TrustedProxies;
 use crate::router::Router;
 use crate::telemetry::{Metrics, Refusals, RouteMetrics};
@@ -94,9 +94,12 @@ impl Snapshot {
             }
             Ok(Arc::new(authenticator))
         });
+        let links = Links::of(previous.into_iter().flat_map(|old| old.limits.values()));
         let limits = each(&config.limits, "limits", &mut problems, |name, spec| {
-            Ok(kept(previous, name, |old| (&old.config.limits, &old.limits), spec)
-                .unwrap_or_else(|| Arc::new(Limit::build(name, spec))))
+            match kept(previous, name, |old| (&old.config.limits, &old.limits), spec) {
+                Some(limit) => Ok(limit),
+                None => Limit::build(name, spec, &links).map(Arc::new),
+            }
         });
         let upstreams = each(&config.upstreams, "upstreams", &mut problems, |name, spec| {
             if let Some(upstream) = kept(previous, name, |old| (&old.config.upstreams, &old.upstreams), spec) {

@@ -8,6 +8,7 @@ mod client_certificate; // who the client is by its certificate, and who is told
 mod connections; // how many of them one address may have
 mod cors; // browsers: what a preflight is told, and whose pages may read what
 mod faults; // upstreams that break, clients that dawdle, resources that run out
+mod fleet; // how much, for several gateways together, whatever becomes of their store
 mod forwarding; // what the upstream is told: addresses, hosts, ids, and nothing a client made up
 mod framing; // what has more than one reading is refused before anybody else reads it
 mod h2; // the same by HTTP/2, and what only HTTP/2 has

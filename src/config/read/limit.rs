@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::leaf::{quantity, selector};
 use super::node::Node;
 use super::table::Table;
-use super::value;
+use super::{store, value};
 use crate::config::{Limit, LimitKind, OnFull, Rate};
 
 const MAX_BURST: u32 = 1_000_000_000;
@@ -25,11 +25,9 @@ pub(super) fn limit(mut table: Table<'_>) -> Option<Limit> {
     let full = [("allow", OnFull::Allow), ("deny", OnFull::Deny)];
     let on_full = table.or("on_full", OnFull::Allow, |node| node.word(&full, &[]));
     let mode = value::mode(&mut table, "mode");
-    if let Some(store) = table.get("store") {
-        store.word(&[("local", ())], &["redis"]);
-    }
-    table.finish(&["redis_url", "redis_url_file", "on_store_failure"]);
-    Some(Limit { kind: kind?, key: key?, max_keys: max_keys?, on_full: on_full?, mode: mode? })
+    let store = store::store(&mut table);
+    table.finish(&[]);
+    Some(Limit { kind: kind?, key: key?, max_keys: max_keys?, on_full: on_full?, mode: mode?, store: store? })
 }
 
 fn kind(table: &mut Table<'_>) -> Option<LimitKind> {

@@ -24,6 +24,7 @@ mod secret;
 mod section;
 mod server;
 mod source;
+mod store;
 mod suggest;
 mod table;
 mod upstream;

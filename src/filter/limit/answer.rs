@@ -59,7 +59,7 @@ struct Standing {
 impl Admission {
     pub(super) fn add(&mut self, limit: &Arc<Limit>, taken: Taken) {
         let (remaining, reset) = match taken {
-            Taken::Rate { remaining, reset, .. } => (remaining, Some(reset)),
+            Taken::Rate { remaining, reset, .. } | Taken::Fleet { remaining, reset, .. } => (remaining, Some(reset)),
             Taken::Permit { permit, remaining } => {
                 self.permits.push(permit);
                 (remaining, None)

@@ -7,7 +7,10 @@ mod answer;
 mod concurrency;
 mod key;
 mod rate;
+mod store;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -17,8 +20,13 @@ pub use self::answer::{Admission, Refusal};
 use self::concurrency::{Concurrency, Permit};
 use self::key::{Key, Seed};
 use self::rate::{Decision, Rate};
+use self::store::{Fleet, Ticket, Verdict};
+pub use self::store::{Links, StoreStats};
 use super::Facts;
-use crate::config::{self, LimitKind, Mode, Name, OnFull};
+use crate::config::{self, LimitKind, Mode, Name, OnFull, OnStoreFailure, Problem};
+
+/// Work to be done in the background.
+pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// One named limit. Every route that names it shares its budget.
 #[derive(Debug)]
@@ -27,6 +35,8 @@ pub struct Limit {
     spec: config::Limit,
     seed: Seed,
     meter: Meter,
+    /// Present where a store keeps the budgets; the meter stands in for it
+    fleet: Option<Arc<Fleet>>,
     policy: Policy,
     counts: Counts,
 }
@@ -64,6 +74,7 @@ pub struct Stats {
 /// What one limit gave: to be kept, or given back.
 enum Taken {
     Rate { key: Key, remaining: u32, reset: u64 },
+    Fleet { ticket: Ticket, remaining: u32, reset: u64 },
     Permit { permit: Permit, remaining: u32 },
     Uncounted,
 }
@@ -74,20 +85,46 @@ struct Refused {
 }
 
 impl Limit {
-    /// An empty meter.
-    pub fn build(name: &Name, spec: &config::Limit) -> Self {
+    /// An empty meter. A store is asked once [`tasks`](Self::tasks) run; `links` are the connections there are.
+    ///
+    /// # Errors
+    /// A store that cannot be connected to as it says.
+    pub fn build(name: &Name, spec: &config::Limit, links: &Links) -> Result<Self, Problem> {
         let meter = match spec.kind {
             LimitKind::Rate { rate, burst } => Meter::Rate(Rate::new(rate, burst, spec.max_keys)),
             LimitKind::Concurrent(max) => Meter::Concurrency(Arc::new(Concurrency::new(max, spec.max_keys))),
         };
-        Self {
+        let fleet = match (&spec.store, &meter) {
+            (Some(store), Meter::Rate(rate)) => Some(Arc::new(Fleet::build(name, spec, store, rate.terms(), links)?)),
+            _ => None,
+        };
+        Ok(Self {
             name: name.clone(),
             policy: Policy::new(name, spec.kind),
             spec: spec.clone(),
             seed: Seed::new(),
             meter,
+            fleet,
             counts: Counts::default(),
+        })
+    }
+
+    /// What runs in the background for it.
+    pub fn tasks(&self) -> Vec<Task> {
+        self.fleet.as_ref().map(Fleet::tasks).unwrap_or_default()
+    }
+
+    /// Waits for its store, but not for long. To be awaited, with the tasks running, before calling the first requests
+    /// in.
+    pub async fn settled(&self) {
+        if let Some(fleet) = &self.fleet {
+            fleet.settled().await;
         }
+    }
+
+    /// How it gets on with its store, if it has one.
+    pub fn store(&self) -> Option<StoreStats> {
+        self.fleet.as_ref().map(|fleet| fleet.stats())
     }
 
     /// Its name.
@@ -106,6 +143,7 @@ impl Limit {
             Meter::Rate(rate) => rate.stats(),
             Meter::Concurrency(concurrency) => concurrency.stats(),
         };
+        let keys = keys + self.fleet.as_ref().map_or(0, |fleet| fleet.keys());
         Stats {
             allowed: self.counts.allowed.load(Ordering::Relaxed),
             refused: self.counts.refused.load(Ordering::Relaxed),
@@ -133,6 +171,18 @@ impl Limit {
         }
     }
 
+    /// The same where a store decides.
+    async fn reserve_of(&self, fleet: &Fleet, facts: &Facts<'_>, now: Instant) -> Result<Taken, Refused> {
+        match fleet.take(facts).await {
+            Verdict::Allow { ticket, remaining, reset } => Ok(Taken::Fleet { ticket, remaining, reset }),
+            Verdict::Refuse { seconds } => Err(Refused { seconds }),
+            Verdict::Failed(OnStoreFailure::Local) => self.reserve(facts, now),
+            Verdict::Failed(OnStoreFailure::Allow) => Ok(Taken::Uncounted),
+            // Nobody knows when a store comes back; a second is the shortest wait the field can say.
+            Verdict::Failed(OnStoreFailure::Deny) => Err(Refused { seconds: 1 }),
+        }
+    }
+
     fn when_full(&self) -> Result<Taken, Refused> {
         match self.spec.on_full {
             OnFull::Allow => Ok(Taken::Uncounted),
@@ -141,21 +191,28 @@ impl Limit {
     }
 
     /// A refusal by another limit of the stage: as if this one had not been asked. A permit returns itself.
-    fn refund(&self, taken: &Taken) {
-        if let (Meter::Rate(rate), Taken::Rate { key, .. }) = (&self.meter, taken) {
-            rate.give_back(*key);
+    async fn refund(&self, taken: &Taken) {
+        match (&self.meter, &self.fleet, taken) {
+            (Meter::Rate(rate), _, Taken::Rate { key, .. }) => rate.give_back(*key),
+            // Boxed, so that requests without a store do not carry the room for it.
+            (_, Some(fleet), Taken::Fleet { ticket, .. }) => Box::pin(fleet.give_back(*ticket)).await,
+            _ => {}
         }
     }
 }
 
-/// Takes from every limit of a stage, or from none.
+/// Takes from every limit of a stage, or from none. Waits for stores alone: limits of this gateway decide at once.
 ///
 /// # Errors
 /// The first limit that refuses.
-pub fn admit(limits: &[Arc<Limit>], facts: &Facts<'_>, now: Instant) -> Result<Admission, Refusal> {
+pub async fn admit(limits: &[Arc<Limit>], facts: &Facts<'_>, now: Instant) -> Result<Admission, Refusal> {
     let mut taken: Vec<(&Arc<Limit>, Taken)> = Vec::with_capacity(limits.len());
     for limit in limits {
-        match limit.reserve(facts, now) {
+        let reserved = match &limit.fleet {
+            None => limit.reserve(facts, now),
+            Some(fleet) => Box::pin(limit.reserve_of(fleet, facts, now)).await,
+        };
+        match reserved {
             Ok(one) => taken.push((limit, one)),
             Err(_) if limit.spec.mode == Mode::Shadow => {
                 limit.counts.shadowed.fetch_add(1, Ordering::Relaxed);
@@ -163,7 +220,7 @@ pub fn admit(limits: &[Arc<Limit>], facts: &Facts<'_>, now: Instant) -> Result<A
             Err(refused) => {
                 limit.counts.refused.fetch_add(1, Ordering::Relaxed);
                 for (other, taken) in &taken {
-                    other.refund(taken);
+                    other.refund(taken).await;
                 }
                 return Err(Refusal::new(Arc::clone(limit), refused.seconds));
             }

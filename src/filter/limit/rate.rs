@@ -81,6 +81,11 @@ impl Rate {
         }
     }
 
+    /// Nanoseconds that earn one request, and a whole burst.
+    pub(super) fn terms(&self) -> (u64, u64) {
+        (self.interval, self.burst)
+    }
+
     /// Takes one request from the key's budget.
     pub(super) fn take(&self, key: Key, now: Instant) -> Decision {
         let now = self.nanos(now);
@@ -151,6 +156,6 @@ impl Rate {
 }
 
 /// Rounded up: never earlier than the truth.
-fn seconds(nanos: u64) -> u64 {
+pub(super) fn seconds(nanos: u64) -> u64 {
     nanos.div_ceil(1_000_000_000)
 }

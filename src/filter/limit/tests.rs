@@ -4,6 +4,7 @@ use std::sync::Barrier;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::{HeaderMap, Method};
 use proptest::prelude::*;
 
@@ -25,11 +26,17 @@ fn spec(count: u32, per: u64, burst: u32) -> config::Limit {
         max_keys: NonZeroUsize::new(1000).expect("not zero"),
         on_full: OnFull::Allow,
         mode: Mode::Enforce,
+        store: None,
     }
 }
 
 fn limit(spec: &config::Limit) -> Arc<Limit> {
-    Arc::new(Limit::build(&"test".into(), spec))
+    Arc::new(Limit::build(&"test".into(), spec, &Links::default()).expect("no store"))
+}
+
+/// Without a store nobody waits.
+fn admit(limits: &[Arc<Limit>], facts: &Facts<'_>, now: Instant) -> Result<Admission, Refusal> {
+    super::admit(limits, facts, now).now_or_never().expect("a decision at once")
 }
 
 fn from<T>(client: IpAddr, then: impl FnOnce(&Facts<'_>) -> T) -> T {

@@ -15,6 +15,7 @@ pub(crate) mod oidc;
 pub(crate) mod origin;
 pub(crate) mod process;
 pub(crate) mod raw;
+pub(crate) mod redis;
 pub(crate) mod tollgate;
 pub(crate) mod visit;
 pub(crate) mod wait;

@@ -1,0 +1,239 @@
+//! One budget for a fleet of gateways, kept by a Redis server.
+//!
+//! `strict` asks it for each request; `batched` leases shares. Either way the server decides by its own clock, in one
+//! atomic step. Where it gives no good answer in time, `on_store_failure` decides, and nobody else waits.
+
+mod connect;
+mod key;
+mod lease;
+mod link;
+mod script;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use self::key::{Hash, Keys};
+use self::lease::{Leases, Spend};
+use self::link::{Failure, Link};
+use self::script::{Answer, Terms};
+use super::rate::seconds;
+use crate::config::{self, Name, OnStoreFailure, Problem, RedisServer, StoreMode};
+use crate::filter::Facts;
+
+/// What one limit has of a store.
+#[derive(Debug)]
+pub(super) struct Fleet {
+    link: Arc<Link>,
+    keys: Keys,
+    terms: Terms,
+    on_failure: OnStoreFailure,
+    /// In `batched` alone
+    leases: Option<Leases>,
+    counts: Counts,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    answered: AtomicU64,
+    timed_out: AtomicU64,
+    refused: AtomicU64,
+    down: AtomicU64,
+}
+
+/// How a limit gets on with its store, for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Whether it answers
+    pub is_up: bool,
+    /// Questions by how they went; `down` were not asked, since it was known
+    pub requests: [(&'static str, u64); 4],
+}
+
+/// What the store, or whoever stands in for it, says to one request.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    Allow {
+        ticket: Ticket,
+        remaining: u32,
+        reset: u64,
+    },
+    Refuse {
+        seconds: u64,
+    },
+    /// There is no answer
+    Failed(OnStoreFailure),
+}
+
+/// What a request has taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ticket(Hash);
+
+/// The connections of a configuration: limits that name the same server, in the same way, share one.
+#[derive(Debug, Default)]
+pub struct Links(Mutex<Vec<Arc<Link>>>);
+
+impl Links {
+    /// Those that these limits have.
+    pub fn of<'a>(limits: impl Iterator<Item = &'a Arc<super::Limit>>) -> Self {
+        Self(Mutex::new(limits.filter_map(|limit| Some(Arc::clone(&limit.fleet.as_ref()?.link))).collect()))
+    }
+
+    fn find(&self, server: &RedisServer) -> Result<Arc<Link>, Problem> {
+        let mut links = self.0.lock();
+        if let Some(link) = links.iter().find(|link| link.server() == server) {
+            return Ok(Arc::clone(link));
+        }
+        let link = Arc::new(Link::build(server)?);
+        links.push(Arc::clone(&link));
+        Ok(link)
+    }
+}
+
+impl Fleet {
+    /// Connects to nothing before [`Self::tasks`] run.
+    pub(super) fn build(
+        name: &Name,
+        spec: &config::Limit,
+        store: &config::Store,
+        (interval, burst): (u64, u64),
+        links: &Links,
+    ) -> Result<Self, Problem> {
+        let terms = Terms { interval, burst };
+        let is_batched = store.mode == StoreMode::Batched;
+        Ok(Self {
+            link: links.find(&store.server)?,
+            keys: Keys::new(name, &spec.key, terms),
+            terms,
+            on_failure: store.on_failure,
+            leases: is_batched.then(|| Leases::new(terms, spec.max_keys)),
+            counts: Counts::default(),
+        })
+    }
+
+    /// Takes one request from the budget of the fleet.
+    pub(super) async fn take(&self, facts: &Facts<'_>) -> Verdict {
+        let hash = self.keys.hash(facts);
+        let Some(leases) = &self.leases else {
+            return self.verdict(hash, self.ask(hash, 1).await);
+        };
+        let now = Instant::now();
+        match leases.spend(hash, now, self.link.server().timeout) {
+            Spend::Paid { owed } => self.allow(hash, owed),
+            Spend::Refused { owed } => self.refuse(owed),
+            Spend::One => self.verdict(hash, self.ask(hash, 1).await),
+            Spend::Lease(wanted) => {
+                let answer = self.ask(hash, wanted).await;
+                match answer {
+                    Ok(answer) => leases.leased(hash, answer, now),
+                    Err(_) => leases.failed(hash),
+                }
+                self.verdict(hash, answer)
+            }
+        }
+    }
+
+    /// Another limit of the stage refuses: as if this one had not been asked.
+    pub(super) async fn give_back(&self, Ticket(hash): Ticket) {
+        if self.leases.as_ref().is_some_and(|leases| leases.give_back(hash, Instant::now())) {
+            return;
+        }
+        let given = self.link.give_back(&self.keys.text(&hash), self.terms, 1).await;
+        self.count(given.err());
+    }
+
+    /// What runs in the background: the connection, once for all limits that share it, and giving back.
+    pub(super) fn tasks(self: &Arc<Self>) -> Vec<super::Task> {
+        let mut tasks: Vec<super::Task> = Vec::new();
+        if let Some(task) = self.link.task() {
+            tasks.push(Box::pin(task));
+        }
+        if self.leases.is_some() {
+            tasks.push(Box::pin(settle(Arc::downgrade(self))));
+        }
+        tasks
+    }
+
+    pub(super) async fn settled(&self) {
+        self.link.settled().await;
+    }
+
+    pub(super) fn stats(&self) -> StoreStats {
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let Counts { answered, timed_out, refused, down } = &self.counts;
+        StoreStats {
+            is_up: self.link.is_up(),
+            requests: [
+                ("answered", count(answered)),
+                ("timed_out", count(timed_out)),
+                ("failed", count(refused)),
+                ("down", count(down)),
+            ],
+        }
+    }
+
+    /// Keys of which a share is held here.
+    pub(super) fn keys(&self) -> u64 {
+        self.leases.as_ref().map_or(0, |leases| leases.keys() as u64)
+    }
+
+    async fn ask(&self, hash: Hash, wanted: u32) -> Result<Answer, Failure> {
+        let answer = self.link.take(&self.keys.text(&hash), self.terms, wanted).await;
+        self.count(answer.err());
+        answer
+    }
+
+    fn count(&self, failure: Option<Failure>) {
+        let count = match failure {
+            None => &self.counts.answered,
+            Some(Failure::Down) => &self.counts.down,
+            Some(Failure::TimedOut) => &self.counts.timed_out,
+            Some(Failure::Refused) => &self.counts.refused,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn verdict(&self, hash: Hash, answer: Result<Answer, Failure>) -> Verdict {
+        match answer {
+            Ok(Answer { granted: 0, owed }) => self.refuse(owed),
+            // What was granted besides is a share that is not spent yet.
+            Ok(Answer { granted, owed }) => {
+                self.allow(hash, owed.saturating_sub(self.terms.interval * u64::from(granted - 1)))
+            }
+            Err(_) => Verdict::Failed(self.on_failure),
+        }
+    }
+
+    fn allow(&self, hash: Hash, owed: u64) -> Verdict {
+        Verdict::Allow { ticket: Ticket(hash), remaining: self.terms.remaining(owed), reset: seconds(owed) }
+    }
+
+    fn refuse(&self, owed: u64) -> Verdict {
+        Verdict::Refuse { seconds: seconds(self.terms.wait(owed)) }
+    }
+}
+
+/// Gives back what was leased and not spent, for as long as there is something.
+async fn settle(fleet: Weak<Fleet>) {
+    /// How often a quiet limit looks whether it is still wanted.
+    const QUIET: Duration = Duration::from_secs(10);
+    while let Some(strong) = fleet.upgrade() {
+        let Some(leases) = &strong.leases else { return };
+        if leases.keys() == 0 {
+            // Too late is as good: then it is looked at once more.
+            let _ = tokio::time::timeout(QUIET, leases.used()).await;
+            continue;
+        }
+        for (hash, unspent) in leases.sweep(Instant::now()) {
+            let given = strong.link.give_back(&strong.keys.text(&hash), strong.terms, unspent).await;
+            strong.count(given.err());
+        }
+        drop(strong);
+        tokio::time::sleep(lease::LIFE / 2).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

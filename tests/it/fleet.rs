@@ -1,0 +1,277 @@
+//! How much, for a fleet: one budget for several gateways, whatever becomes of the server that keeps it.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::certs::Ca;
+use crate::support::process::Signal;
+use crate::support::redis::{Redis, port_line};
+use crate::support::{Client, Tollgate, wait};
+
+/// A limit with a store, and a route under it that answers by itself.
+fn text(rate: &str, url: &str, more: &str) -> String {
+    format!(
+        "[limits.fleet]\n{rate}\nkey = [\"header.x-key\"]\nstore = \"redis\"\nredis_url = \"{url}\"\n{more}\n\
+         [routes.main]\nauth = \"none\"\nlimits = [\"fleet\"]\nrespond = {{ body = \"here\" }}\n"
+    )
+}
+
+/// Slow machines answer slowly: what is not about time has much of it.
+const STRICT: &str = "redis_mode = \"strict\"\nredis_timeout = \"5s\"";
+const FEW: &str = "rate = \"1/h\"\nburst = 90";
+
+fn up(tollgate: &Tollgate, value: f64) {
+    tollgate.wait_for_metric("tollgate_limit_store_up{limit=\"fleet\"}", value);
+}
+
+/// How many of `each` requests on each of as many connections to all gateways at once pass.
+fn crowd(gateways: &[Tollgate], connections: usize, each: usize) -> usize {
+    let passed = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for gateway in gateways.iter().cycle().take(gateways.len() * connections) {
+            scope.spawn(|| {
+                let mut client = Client::connect(gateway.addr());
+                for _ in 0..each {
+                    match client.get("/").status() {
+                        200 => drop(passed.fetch_add(1, Ordering::Relaxed)),
+                        status => assert_eq!(status, 429),
+                    }
+                }
+            });
+        }
+    });
+    passed.into_inner()
+}
+
+fn statuses(tollgate: &Tollgate, count: usize) -> Vec<u16> {
+    let mut client = Client::connect(tollgate.addr());
+    (0..count).map(|_| client.get("/").status()).collect()
+}
+
+#[test]
+fn three_gateways_let_through_exactly_the_burst_together() {
+    let Some(redis) = Redis::start("") else { return };
+    let gateways = [(); 3].map(|()| Tollgate::with(&text(FEW, &redis.url(), STRICT)));
+    assert_eq!(crowd(&gateways, 8, 10), 90);
+    let response = gateways[0].get("/").send().expect(429);
+    let seconds: u64 = response.header("retry-after").expect("there").parse().expect("seconds");
+    assert!((3000..=3600).contains(&seconds), "{seconds}");
+    assert_eq!(response.header("ratelimit-policy"), Some("\"fleet\";q=90;w=324000"));
+    // Another key has a budget of its own, which all see.
+    for (gateway, remaining) in gateways.iter().zip([89, 88, 87]) {
+        let response = gateway.get("/").header("x-key", "other").send().expect(200);
+        let standing = format!("\"fleet\";r={remaining};t={}", (90 - remaining) * 3600);
+        assert_eq!(response.header("ratelimit"), Some(&*standing));
+    }
+    wait::until("what a try leaves to expire", || redis.ask("DBSIZE") == ":2\r\n");
+}
+
+#[test]
+fn shares_are_spent_within_the_bound_and_what_is_left_is_given_back() {
+    let Some(redis) = Redis::start("") else { return };
+    let more = "redis_timeout = \"5s\"";
+    let gateways = [(); 3].map(|()| Tollgate::with(&text("rate = \"500/s\"\nburst = 500", &redis.url(), more)));
+    let begin = Instant::now();
+    let passed = crowd(&gateways, 6, 150);
+    // burst + rate * (t + 100 ms)
+    let most = 500 + (500.0 * (begin.elapsed().as_secs_f64() + 0.1)) as usize;
+    assert!((500..=most).contains(&passed), "{passed} passed, {most} at most");
+    // Fewer questions than requests: that is what shares are for.
+    let asked: f64 = gateways
+        .iter()
+        .filter_map(|gateway| gateway.metric("tollgate_limit_store_requests_total{result=\"answered\"}"))
+        .sum();
+    assert!(asked < 2700.0, "{asked}");
+    // What was not spent comes back: nothing is owed but what passed, which is earned back.
+    wait::until("every share to be given back", || redis.ask("DBSIZE") == ":0\r\n");
+}
+
+#[test]
+fn a_limit_that_refuses_takes_nothing_from_the_fleet() {
+    let Some(redis) = Redis::start("") else { return };
+    for mode in ["strict", "batched"] {
+        let limits = text(FEW, &redis.url(), &format!("redis_mode = \"{mode}\"\nredis_timeout = \"5s\""));
+        let limits = limits.replace("limits = [\"fleet\"]", "limits = [\"fleet\", \"few\"]");
+        let tollgate = Tollgate::with(&format!("{limits}[limits.few]\nrate = \"1/h\"\nburst = 2\nkey = []\n"));
+        let ask = || tollgate.get("/").header("x-key", mode).send();
+        assert_eq!([ask().status(), ask().status(), ask().status(), ask().status()], [200, 200, 429, 429]);
+        tollgate.replace("burst = 2\n", "burst = 3\n");
+        tollgate.reload().succeeded();
+        let standing = ask().expect(200).header("ratelimit").expect("there").to_owned();
+        assert!(standing.contains("\"fleet\";r=87;"), "{mode}: {standing}");
+    }
+}
+
+#[test]
+fn a_server_that_restarts_is_stood_in_for_and_found_again() {
+    let Some(mut redis) = Redis::start("") else { return };
+    let tollgate = Tollgate::with(&text("rate = \"1/h\"\nburst = 3", &redis.url(), STRICT));
+    assert_eq!(statuses(&tollgate, 4), [200, 200, 200, 429]);
+    redis.kill();
+    up(&tollgate, 0.0);
+    assert_eq!(statuses(&tollgate, 4), [200, 200, 200, 429], "this gateway alone, by the same rate");
+    redis.start_again();
+    up(&tollgate, 1.0);
+    assert_eq!(statuses(&tollgate, 4), [200, 200, 200, 429], "an empty server, which has never seen the script");
+    redis.ask("SCRIPT FLUSH");
+    redis.ask("FLUSHALL");
+    assert_eq!(statuses(&tollgate, 4), [200, 200, 200, 429]);
+    let log = tollgate.stderr();
+    assert_eq!(log.matches("does not answer").count(), 1, "once for each change: {log}");
+    assert_eq!(log.matches("redis.sock answers").count(), 2, "{log}");
+}
+
+#[test]
+fn while_it_is_down_allow_lets_through_and_deny_refuses() {
+    let nowhere = "unix:///nowhere/redis.sock";
+    for (decision, status) in [("allow", 200), ("deny", 429)] {
+        for mode in ["strict", "batched"] {
+            let more = format!("redis_mode = \"{mode}\"\non_store_failure = \"{decision}\"");
+            let tollgate = Tollgate::with(&text("rate = \"1/h\"\nburst = 1", nowhere, &more));
+            assert_eq!(statuses(&tollgate, 3), [status; 3], "{decision}");
+            tollgate.wait_for_metric("tollgate_limit_store_requests_total{limit=\"fleet\",result=\"down\"}", 3.0);
+        }
+    }
+}
+
+#[test]
+fn a_server_that_hangs_costs_the_first_its_timeout_and_nobody_else() {
+    let Some(redis) = Redis::start("") else { return };
+    let more = "redis_mode = \"strict\"\nredis_timeout = \"400ms\"\non_store_failure = \"allow\"";
+    let tollgate = Tollgate::with(&text(FEW, &redis.url(), more));
+    tollgate.get("/").send().expect(200);
+    redis.signal(Signal::STOP);
+    let mut client = Client::connect(tollgate.addr());
+    let mut timed = || {
+        let begin = Instant::now();
+        client.get("/").expect(200);
+        begin.elapsed()
+    };
+    let first = timed();
+    assert!(first >= Duration::from_millis(400), "{first:?}");
+    let others: Vec<_> = (0..20).map(|_| timed()).collect();
+    let mut sorted = others.clone();
+    sorted.sort_unstable();
+    assert!(sorted[10] < Duration::from_millis(200), "{others:?}");
+    tollgate.wait_for_metric("tollgate_limit_store_requests_total{result=\"timed_out\"}", 1.0);
+    redis.signal(Signal::CONT);
+    up(&tollgate, 1.0);
+}
+
+#[test]
+fn a_server_that_cannot_write_does_not_decide() {
+    let Some(redis) = Redis::start("") else { return };
+    let tollgate = Tollgate::with(&text("rate = \"1/h\"\nburst = 2", &redis.url(), STRICT));
+    assert_eq!(statuses(&tollgate, 1), [200]);
+    for (broken, mended, told) in [
+        ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", "OOM"),
+        ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE", "read only replica"),
+    ] {
+        redis.ask(broken);
+        // Whoever asks finds out; the gateway decides for itself.
+        assert!([200, 429].contains(&tollgate.get("/").header("x-key", told).send().status()));
+        up(&tollgate, 0.0);
+        wait::until("the reason in the log", || tollgate.stderr().contains(told));
+        redis.ask(mended);
+        up(&tollgate, 1.0);
+    }
+}
+
+#[test]
+fn what_is_no_answer_is_no_decision() {
+    for nonsense in [
+        "HTTP/1.1 400 Bad Request\r\n\r\n",
+        "+OK\r\n",
+        ":1\r\n",
+        "*2\r\n:-5\r\n:99\r\n",
+        "$999999999999\r\nx",
+        "*1000000000\r\n",
+        "-ERR \u{1b}[31m no\r\n",
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let addr = listener.local_addr().expect("bound");
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                // Whoever does not like it leaves.
+                let _ = stream.write_all(nonsense.repeat(4).as_bytes());
+                thread::spawn(move || std::io::copy(&mut stream, &mut std::io::sink()));
+            }
+        });
+        let tollgate = Tollgate::with(&text("rate = \"1/h\"\nburst = 2", &format!("redis://{addr}"), ""));
+        assert_eq!(statuses(&tollgate, 3), [200, 200, 429], "{nonsense:?}");
+        up(&tollgate, 0.0);
+        assert!(!tollgate.stderr().contains('\u{1b}'));
+    }
+}
+
+#[test]
+fn passwords_and_users_are_asked_for_and_never_told() {
+    let acl = "requirepass hunter2\nuser gate on >s3cr3t@x ~tollgate:* +eval +evalsha +get +set +del +time +select";
+    let Some(redis) = Redis::start(acl) else { return };
+    for (credentials, answers) in [
+        (":hunter2@", true),
+        ("gate:s3cr3t%40x@", true),
+        (":wr0ngpass@", false),
+        ("", false),
+        ("gate:wr0ngpass@", false),
+    ] {
+        let tollgate = Tollgate::with(&text("rate = \"1/h\"\nburst = 2", &redis.url_as(credentials), STRICT));
+        up(&tollgate, f64::from(u8::from(answers)));
+        let key = if answers { "x-key" } else { "x-other" };
+        assert_eq!(tollgate.get("/").header(key, credentials).send().status(), 200);
+        let told = tollgate.stderr() + &tollgate.admin("/api/status").text() + &tollgate.admin("/metrics").text();
+        for secret in ["hunter2", "s3cr3t", "wr0ngpass"] {
+            assert!(!told.contains(secret), "{secret} in {told}");
+        }
+    }
+}
+
+#[test]
+fn a_store_is_verified_by_its_certificate() {
+    let (ca, other) = (Ca::new("fleet"), Ca::new("other"));
+    let identity = ca.server(&["127.0.0.1"]);
+    let directory = tempfile::tempdir().expect("a directory");
+    let (cert, key) = identity.write(directory.path(), "redis");
+    let addr = Tollgate::free_address();
+    let config = format!(
+        "{}\ntls-cert-file {}\ntls-key-file {}\ntls-ca-cert-file {}\ntls-auth-clients no",
+        port_line(addr, true),
+        cert.display(),
+        key.display(),
+        ca.write(directory.path(), "ca.pem").display()
+    );
+    let Some(_redis) = Redis::start(&config) else { return };
+    for (trusted, answers) in [(&ca, 1.0), (&other, 0.0)] {
+        let text = text(FEW, &format!("rediss://{addr}"), &format!("{STRICT}\nredis_ca_file = \"trusted.pem\""));
+        let tollgate = Tollgate::prepared(&text).file("trusted.pem", trusted.pem()).start();
+        up(&tollgate, answers);
+        tollgate.get("/").send().expect(200);
+    }
+}
+
+#[test]
+fn a_reload_keeps_the_connection_and_other_terms_are_another_budget() {
+    let Some(redis) = Redis::start("") else { return };
+    let tollgate = Tollgate::with(&text("rate = \"1/h\"\nburst = 2", &redis.url(), STRICT));
+    assert_eq!(statuses(&tollgate, 3), [200, 200, 429]);
+    tollgate.replace("rate = \"1/h\"\nburst = 2", "rate = \"100/s\"\nburst = 3");
+    tollgate.reload().succeeded();
+    let response = tollgate.get("/").send().expect(200);
+    assert_eq!(response.header("ratelimit"), Some("\"fleet\";r=2;t=1"));
+    let connections = redis.ask("INFO stats");
+    // Ours to ask, and one of the gateway's.
+    let asked = connections.lines().find_map(|line| line.strip_prefix("total_connections_received:")).expect("told");
+    assert!(asked.parse::<u32>().expect("a number") <= 4, "{asked}");
+    assert_eq!(tollgate.stderr().matches("redis.sock answers").count(), 1);
+}
+
+#[test]
+fn a_listeners_limit_can_have_a_store() {
+    let Some(redis) = Redis::start("") else { return };
+    let text = text("rate = \"1/h\"\nburst = 2", &redis.url(), STRICT).replace("limits = [\"fleet\"]\n", "");
+    let gateways = [(); 2].map(|()| Tollgate::with(&format!("[listeners.http]\nlimits = [\"fleet\"]\n{text}")));
+    assert_eq!((statuses(&gateways[0], 1), statuses(&gateways[1], 2)), (vec![200], vec![200, 429]));
+}
