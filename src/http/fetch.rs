@@ -7,7 +7,6 @@
 use std::error::Error;
 use std::fmt::Write;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,10 +18,9 @@ use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::TokioExecutor;
-use rustls::RootCertStore;
+use rustls::ClientConfig;
 
-use super::trust;
-use crate::config::FileContent;
+pub use super::trust::Trust;
 
 /// A response's head: hyper reads no more than this at once.
 pub(super) const MAX_HEAD_BYTES: usize = 64 * 1024;
@@ -67,25 +65,6 @@ pub enum FetchError {
     Broken(String),
 }
 
-/// Whose certificates are believed.
-#[derive(Clone, Debug)]
-pub enum Trust {
-    /// Those of the system's authorities, as they are at the time
-    System,
-    /// Those of these authorities alone
-    Named(Arc<RootCertStore>),
-}
-
-impl Trust {
-    /// The authorities in a PEM file, if there is one; the system's otherwise.
-    ///
-    /// # Errors
-    /// What is wrong with the file.
-    pub fn build(ca: Option<&FileContent>) -> Result<Self, String> {
-        ca.map_or(Ok(Self::System), |file| trust::named(file).map(|roots| Self::Named(Arc::new(roots))))
-    }
-}
-
 /// Gets `uri`, with `headers` besides those of every request.
 ///
 /// # Errors
@@ -94,13 +73,8 @@ pub async fn fetch(uri: &Uri, headers: &HeaderMap, trust: &Trust, limits: Limits
     let exchange = async {
         match uri.scheme_str() {
             Some("https") => {
-                let roots = match trust {
-                    Trust::System => {
-                        trust::system().await.map_err(|error| FetchError::Unreachable(error.to_string()))?
-                    }
-                    Trust::Named(roots) => RootCertStore::clone(roots),
-                };
-                over_tls(uri, headers, limits, roots).await
+                let config = trust.config().await.map_err(|error| FetchError::Unreachable(error.to_string()))?;
+                over_tls(uri, headers, limits, config).await
             }
             Some("http") if is_loopback(uri) => get(HttpConnector::new(), uri, headers, limits).await,
             _ => Err(FetchError::Forbidden),
@@ -123,8 +97,7 @@ fn is_loopback(uri: &Uri) -> bool {
     address.map_or(host.eq_ignore_ascii_case("localhost"), |address| address.to_canonical().is_loopback())
 }
 
-async fn over_tls(uri: &Uri, headers: &HeaderMap, limits: Limits, roots: RootCertStore) -> Result<Fetched, FetchError> {
-    let config = trust::client(roots).map_err(|error| FetchError::Unreachable(error.to_string()))?;
+async fn over_tls(uri: &Uri, headers: &HeaderMap, limits: Limits, config: ClientConfig) -> Result<Fetched, FetchError> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     let connector =
@@ -183,9 +156,11 @@ fn chain(error: &dyn Error) -> String {
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "tests own the tasks that they start")]
 mod tests {
+    use std::sync::Arc;
+
     use rcgen::{CertifiedKey, generate_simple_self_signed};
-    use rustls::ServerConfig;
     use rustls::pki_types::PrivateKeyDer;
+    use rustls::{RootCertStore, ServerConfig};
     use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
     use tokio::net::TcpListener;
     use tokio_rustls::TlsAcceptor;
@@ -322,10 +297,12 @@ mod tests {
         let mut known = RootCertStore::empty();
         known.add(cert.der().clone()).expect("a certificate");
         let uri = |host: &str| format!("https://{host}:{port}/").parse::<Uri>().expect("a URI");
-        let fetched = over_tls(&uri("127.0.0.1"), &HeaderMap::new(), LIMITS, known.clone()).await.expect("trusted");
+        let trusting = |roots| Trust::Named(Arc::new(roots));
+        let fetched =
+            fetch(&uri("127.0.0.1"), &HeaderMap::new(), &trusting(known.clone()), LIMITS).await.expect("trusted");
         assert_eq!(fetched.body, "ok");
         for (host, roots) in [("127.0.0.1", RootCertStore::empty()), ("localhost", known)] {
-            let fetched = over_tls(&uri(host), &HeaderMap::new(), LIMITS, roots).await;
+            let fetched = fetch(&uri(host), &HeaderMap::new(), &trusting(roots), LIMITS).await;
             assert!(matches!(fetched, Err(FetchError::Unreachable(_))), "{host}: {fetched:?}");
         }
         serve.abort();

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,7 @@ use tokio::runtime::{Handle, Id};
 use tower_service::Service;
 
 use super::fetch::{FetchError, Fetched, Limits, MAX_HEAD_BYTES, received, unsent};
-use super::trust;
+use super::trust::Trust;
 use crate::config::FileContent;
 
 /// Connections that wait for the next call, in one runtime.
@@ -49,25 +50,15 @@ pub struct Pool {
     clients: Mutex<HashMap<Id, (Kept, Instant)>>,
 }
 
-#[derive(Debug)]
-enum Trust {
-    /// Without TLS there is nobody to believe
-    Anybody,
-    System,
-    Named(RootCertStore),
-}
-
 impl Pool {
     /// Connects to nobody yet. With `ca`, nobody's certificate is believed but theirs.
     ///
     /// # Errors
     /// What is wrong with `ca`.
     pub fn build(uri: &Uri, ca: Option<&FileContent>, limits: Limits) -> Result<Self, String> {
-        let trust = match (uri.scheme_str(), ca) {
-            (Some("https"), None) => Trust::System,
-            (Some("https"), Some(file)) => Trust::Named(trust::named(file)?),
-            _ => Trust::Anybody,
-        };
+        let is_tls = uri.scheme_str() == Some("https");
+        // Without TLS there is nobody to believe.
+        let trust = if is_tls { Trust::build(ca)? } else { Trust::Named(Arc::new(RootCertStore::empty())) };
         Ok(Self { uri: uri.clone(), limits, trust, clients: Mutex::default() })
     }
 
@@ -101,19 +92,10 @@ impl Pool {
         {
             return Ok(client.clone());
         }
-        let config = self.config().await.map_err(|error| FetchError::Unreachable(error.to_string()))?;
+        let config = self.trust.config().await.map_err(|error| FetchError::Unreachable(error.to_string()))?;
         let client = self.connecting(config);
         self.clients.lock().insert(runtime, (client.clone(), now));
         Ok(client)
-    }
-
-    async fn config(&self) -> io::Result<ClientConfig> {
-        let roots = match &self.trust {
-            Trust::Anybody => RootCertStore::empty(),
-            Trust::System => trust::system().await?,
-            Trust::Named(roots) => roots.clone(),
-        };
-        trust::client(roots).map_err(io::Error::other)
     }
 
     fn connecting(&self, config: ClientConfig) -> Kept {
@@ -121,7 +103,7 @@ impl Pool {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         let tls = HttpsConnectorBuilder::new().with_tls_config(config);
-        let schemes = if matches!(self.trust, Trust::Anybody) { tls.https_or_http() } else { tls.https_only() };
+        let schemes = if self.uri.scheme_str() == Some("https") { tls.https_only() } else { tls.https_or_http() };
         Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)

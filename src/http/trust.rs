@@ -9,8 +9,38 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::config::FileContent;
 
+/// Whose certificates are believed.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    /// Those of the system's authorities, as they are at the time
+    System,
+    /// Those of these authorities alone
+    Named(Arc<RootCertStore>),
+}
+
+impl Trust {
+    /// The authorities in a PEM file, if there is one; the system's otherwise.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub fn build(ca: Option<&FileContent>) -> Result<Self, String> {
+        ca.map_or(Ok(Self::System), |file| named(file).map(|roots| Self::Named(Arc::new(roots))))
+    }
+
+    /// A client that believes them.
+    pub(super) async fn config(&self) -> io::Result<ClientConfig> {
+        let roots = match self {
+            Self::System => tokio::task::spawn_blocking(native_roots).await.map_err(io::Error::other)??,
+            Self::Named(roots) => RootCertStore::clone(roots),
+        };
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        Ok(config.map_err(io::Error::other)?.with_root_certificates(roots).with_no_client_auth())
+    }
+}
+
 /// The system's authorities. Reads files: not for a thread that has others to serve.
-pub(super) fn native_roots() -> io::Result<RootCertStore> {
+fn native_roots() -> io::Result<RootCertStore> {
     let loaded = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     // Some systems carry a certificate or two that cannot be read; that is no reason to trust none.
@@ -21,13 +51,8 @@ pub(super) fn native_roots() -> io::Result<RootCertStore> {
     Ok(roots)
 }
 
-/// [`native_roots`], on a thread that has nobody to serve.
-pub(super) async fn system() -> io::Result<RootCertStore> {
-    tokio::task::spawn_blocking(native_roots).await.map_err(io::Error::other)?
-}
-
 /// The authorities of a PEM file, or what is wrong with it.
-pub(super) fn named(file: &FileContent) -> Result<RootCertStore, String> {
+fn named(file: &FileContent) -> Result<RootCertStore, String> {
     let shown = file.path.display();
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(file.content.expose()) {
@@ -37,11 +62,4 @@ pub(super) fn named(file: &FileContent) -> Result<RootCertStore, String> {
             .map_err(|error| format!("{shown} holds a certificate that cannot be trusted: {error}"))?;
     }
     if roots.is_empty() { Err(format!("{shown} holds no certificate in PEM")) } else { Ok(roots) }
-}
-
-/// A client that believes these alone.
-pub(super) fn client(roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }

@@ -130,16 +130,22 @@ fn an_active_token_of_somebody_else_or_of_another_time_is_refused() {
     tollgate.get("/").bearer("good").send().expect(200);
 }
 
-#[test]
-fn those_who_come_together_with_one_token_ask_once() {
+/// A service that knows everybody, once the gate is open.
+fn gated() -> (Origin, Gate) {
     let gate = Gate::default();
     let service = Origin::scripted({
         let gate = gate.clone();
         move |_, connection| {
             gate.pass();
-            connection.reply(200, &[JSON], json!({"active": true, "sub": "alice"}).to_string());
+            connection.reply(200, &[JSON], ACTIVE);
         }
     });
+    (service, gate)
+}
+
+#[test]
+fn those_who_come_together_with_one_token_ask_once() {
+    let (service, gate) = gated();
     let origin = Origin::replying("");
     let tollgate = before(&service, &origin, "timeout = \"30s\"");
     thread::scope(|scope| {
@@ -156,14 +162,7 @@ fn those_who_come_together_with_one_token_ask_once() {
 
 #[test]
 fn whoever_asks_and_goes_away_takes_nobody_along() {
-    let gate = Gate::default();
-    let service = Origin::scripted({
-        let gate = gate.clone();
-        move |_, connection| {
-            gate.pass();
-            connection.reply(200, &[JSON], json!({"active": true, "sub": "alice"}).to_string());
-        }
-    });
+    let (service, gate) = gated();
     let origin = Origin::replying("");
     let tollgate = before(&service, &origin, "timeout = \"30s\"");
     let in_flight = "tollgate_http_requests_in_flight{route=\"private\"}";
