@@ -23,7 +23,7 @@ impl Running {
     pub(super) fn ask(self, verb: Verb) -> Result<(), Failure> {
         // A file that cannot be served still says where: that is when one asks to reload it.
         let directory = self.runtime_dir.unwrap_or_else(|| config::runtime_dir(&self.file.config));
-        let answer = control::ask(&directory, verb)?;
+        let answer = control::ask(&directory, &verb)?;
         match answer.outcome {
             Outcome::Done => {
                 println!("{}", answer.text);
