@@ -38,12 +38,12 @@ pub struct One {
 impl Upstream {
     pub(super) fn run(self) -> Result<(), Failure> {
         match self {
-            Self::List(list) => list.running.ask(Verb::Upstreams),
+            Self::List(list) => list.running.ask(&Verb::Upstreams),
             Self::Drain(One { upstream, endpoint, running }) => {
-                running.ask(Verb::Drain(EndpointName { upstream, endpoint }))
+                running.ask(&Verb::Drain(EndpointName { upstream, endpoint }))
             }
             Self::Undrain(One { upstream, endpoint, running }) => {
-                running.ask(Verb::Undrain(EndpointName { upstream, endpoint }))
+                running.ask(&Verb::Undrain(EndpointName { upstream, endpoint }))
             }
         }
     }

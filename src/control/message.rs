@@ -154,13 +154,8 @@ mod tests {
     #[test]
     fn keys_survive_the_way_and_are_shown_to_nobody() {
         let ticket_keys = TicketKeys::new().export();
-        let offer = Offer {
-            version: VERSION,
-            generation: 1,
-            auth_with_keys: Vec::new(),
-            ticket_keys,
-            drained: Vec::new(),
-        };
+        let offer =
+            Offer { version: VERSION, generation: 1, auth_with_keys: Vec::new(), ticket_keys, drained: Vec::new() };
         let said = serde_json::to_string(&offer).expect("written");
         let received: Offer = serde_json::from_str(&said).expect("read");
         assert_eq!(received.ticket_keys, offer.ticket_keys);

@@ -49,11 +49,14 @@ pub(in crate::config) fn read(text: &str, path: &Path) -> Result<EndpointsFile, 
 /// Whoever writes the file has resolved the names.
 fn addresses(node: &Node<'_>) -> Option<Vec<Endpoint>> {
     let endpoints = upstream::endpoints(node)?;
-    let name = endpoints.iter().map(|endpoint| &endpoint.address).find(|address| {
-        matches!(address, EndpointAddress::Name { .. } | EndpointAddress::Service { .. })
-    });
+    let name = endpoints
+        .iter()
+        .map(|endpoint| &endpoint.address)
+        .find(|address| matches!(address, EndpointAddress::Name { .. } | EndpointAddress::Service { .. }));
     if let Some(name) = name {
-        node.problem(format!("\"{name}\" is a name: such a file lists addresses and sockets, names belong in \"endpoints\""));
+        node.problem(format!(
+            "\"{name}\" is a name: such a file lists addresses and sockets, names belong in \"endpoints\""
+        ));
         return None;
     }
     Some(endpoints)
@@ -64,12 +67,13 @@ fn json(text: &str, path: &Path) -> Result<EndpointsFile, Vec<Problem>> {
     let whole = |message: String| vec![Problem::new(path.display().to_string(), message)];
     let value: serde_json::Value = serde_json::from_str(text).map_err(|error| whole(format!("no JSON: {error}")))?;
     let text = toml::to_string(&value).map_err(|error| whole(format!("it does not hold endpoints: {error}")))?;
-    read(&text, &path.with_extension("toml"))
-        .map(|file| EndpointsFile { path: path.to_owned(), ..file })
-        .map_err(|problems| {
-            let named = |problem: Problem| Problem::new(format!("{}: {}", path.display(), problem.path), problem.message);
+    read(&text, &path.with_extension("toml")).map(|file| EndpointsFile { path: path.to_owned(), ..file }).map_err(
+        |problems| {
+            let named =
+                |problem: Problem| Problem::new(format!("{}: {}", path.display(), problem.path), problem.message);
             problems.into_iter().map(named).collect()
-        })
+        },
+    )
 }
 
 #[cfg(test)]

@@ -92,11 +92,8 @@ fn server(addr: SocketAddr) -> NameServerConfig {
 async fn addresses(resolver: &TokioResolver, host: &str, port: u16) -> io::Result<Answer> {
     let lookup = resolver.lookup_ip(host).await.map_err(io::Error::other)?;
     let authority: Arc<str> = format!("{host}:{port}").into();
-    let found = lookup.iter().map(|ip| Found {
-        addr: SocketAddr::new(ip, port),
-        weight: 1,
-        authority: Arc::clone(&authority),
-    });
+    let found =
+        lookup.iter().map(|ip| Found { addr: SocketAddr::new(ip, port), weight: 1, authority: Arc::clone(&authority) });
     Ok(Answer { found: found.collect(), ttl: left(lookup.valid_until()) })
 }
 

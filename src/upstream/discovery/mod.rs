@@ -141,7 +141,8 @@ mod tests {
 
     #[test]
     fn answers_are_the_same_in_any_order() {
-        let (one, other) = (answer(&["10.0.0.2:80", "10.0.0.1:80"]), answer(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.1:80"]));
+        let (one, other) =
+            (answer(&["10.0.0.2:80", "10.0.0.1:80"]), answer(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.1:80"]));
         assert_eq!(usable(one).expect("usable").found, usable(other).expect("usable").found);
     }
 

@@ -39,7 +39,9 @@ pub(crate) fn nameserver(text: &str) -> Result<SocketAddr, Complaint> {
     }
     match socket(text) {
         Ok(addr) if addr.port() != 0 => Ok(addr),
-        _ => Err(Complaint::new("this must be an address, with a port or for port 53: \"10.0.0.2\", \"127.0.0.1:8600\"")),
+        _ => {
+            Err(Complaint::new("this must be an address, with a port or for port 53: \"10.0.0.2\", \"127.0.0.1:8600\""))
+        }
     }
 }
 
