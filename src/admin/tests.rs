@@ -74,6 +74,7 @@ fn upstream() -> config::Upstream {
         balance: Balance::RoundRobin,
         protocol: UpstreamProtocol::Http1,
         host: Host::Preserve,
+        proxy_protocol: None,
         max_requests_per_endpoint: None,
         tls: None,
         timeouts: Timeouts { connect: PATIENCE, first_byte: PATIENCE, idle: PATIENCE, keepalive: PATIENCE },

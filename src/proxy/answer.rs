@@ -10,7 +10,7 @@ use pingora_proxy::Session;
 
 use super::ctx::{RequestCtx, is_http2};
 use super::fields;
-use crate::http::{Reason, Reply};
+use crate::http::{Reason, Reply, grpc};
 
 /// A body up to this is read even if nobody wants it.
 const SPARED_BODY: u64 = 64 * 1024;
@@ -105,9 +105,8 @@ fn nominations(value: &HeaderValue) -> impl Iterator<Item = HeaderName> {
 
 /// A response that is a stream by its type.
 pub(super) fn is_stream(response: &ResponseHeader) -> bool {
-    response.headers.get(CONTENT_TYPE).is_some_and(|kind| {
-        kind.as_bytes().starts_with(b"text/event-stream") || kind.as_bytes().starts_with(b"application/grpc")
-    })
+    grpc::is_grpc(&response.headers)
+        || response.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
 }
 
 /// Whether the final response has begun.

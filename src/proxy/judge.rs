@@ -2,14 +2,14 @@
 
 use std::ops::ControlFlow;
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::CONTENT_LENGTH;
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 use super::ctx::RequestCtx;
 use super::intake;
 use crate::filter::{Facts, asked_method, limit};
-use crate::http::{Reason, Reply, RequestId};
+use crate::http::{Reason, Reply, RequestId, grpc};
 use crate::snapshot::Snapshot;
 
 /// May the request pass? `Err` is the answer to give.
@@ -82,6 +82,10 @@ async fn filters(
     let verdict = route.filters.on_request(&request, length, parameters.as_slice(), ctx.clock, &mut passage).await;
     ctx.attempt.last = route.timeout.map(|timeout| ctx.clock.steady + timeout);
     ctx.progress.stream = is_stream(session, header);
+    if ctx.progress.stream && grpc::is_grpc(&header.headers) {
+        ctx.attempt.call_ends = grpc::timeout(&header.headers).and_then(|left| ctx.clock.steady.checked_add(left));
+        ctx.attempt.last = ctx.attempt.last.into_iter().chain(ctx.attempt.call_ends).min();
+    }
     ctx.passage = passage;
     ctx.in_flight = Some(in_flight);
     ctx.route = Some(route);
@@ -94,6 +98,6 @@ async fn filters(
 /// WebSocket and gRPC announce themselves in the request; so does what asks for server-sent events.
 fn is_stream(session: &Session, header: &RequestHeader) -> bool {
     session.is_upgrade_req()
-        || header.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+        || grpc::is_grpc(&header.headers)
         || header.headers.get(http::header::ACCEPT).is_some_and(|accept| accept.as_bytes() == b"text/event-stream")
 }

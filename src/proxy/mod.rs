@@ -35,7 +35,7 @@ use crate::filter::SizeLimit;
 use crate::http::Reason;
 use crate::snapshot::Live;
 use crate::telemetry::AccessLog;
-use crate::upstream::Outcome;
+use crate::upstream::{Outcome, announcement};
 
 /// How long the answer that ends a request in trouble may take to leave.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -107,7 +107,8 @@ impl ProxyHttp for Proxy {
         ctx.progress.request_done = session.is_body_done();
         ctx.attempt.count += 1;
         ctx.attempt.endpoint = Some(Arc::clone(lease.endpoint().text()));
-        let mut peer = if session.is_upgrade_req() { lease.upgrade_peer() } else { lease.peer() };
+        let header = upstream.spec().proxy_protocol.map(|version| announcement(version, forward::ends(ctx)));
+        let mut peer = lease.peer(header, session.is_upgrade_req());
         ahead::speak_http1(&mut peer.options);
         ctx.attempt.lease = Some(lease);
         let now = Instant::now();
@@ -197,8 +198,8 @@ impl ProxyHttp for Proxy {
         // The answer says whether it is a stream: a client that only claims so would be rid of the route's timeout.
         ctx.progress.stream = response.status == StatusCode::SWITCHING_PROTOCOLS || answer::is_stream(response);
         if ctx.progress.stream {
-            // The route's timeout was for the head; from here on only silence ends a stream.
-            ctx.attempt.last = None;
+            // The route's timeout was for the head; from here on only silence ends a stream, and who calls by gRPC.
+            ctx.attempt.last = ctx.attempt.call_ends;
         }
         patience::moved(ctx, now);
         if let Some(connection) = ctx.connection.as_ref().filter(|_| ctx.progress.stream) {
