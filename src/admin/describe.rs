@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::config::{
-    Action, AuthKind, Balance, CertificateFact, HostPattern, KeySource, LimitKind, Protocol, RoutePath, Segment,
+    Action, AuthKind, Balance, CertificateFact, HostPattern, KeySource, LimitKind, Period, Protocol, RoutePath, Segment,
     Selector, Template, TemplatePart, UpstreamProtocol,
 };
 
@@ -59,6 +59,10 @@ fn client_certificate(fact: CertificateFact) -> String {
 pub(super) fn allowance(kind: &LimitKind) -> String {
     match kind {
         LimitKind::Rate { rate, burst } => format!("{}/{}, burst {burst}", rate.count, period(rate.per)),
+        LimitKind::Quota { count, period } => {
+            let name = Period::ALL.iter().find(|(_, one)| one == period).map_or("", |(name, _)| *name);
+            format!("{count} each {name}")
+        }
         LimitKind::Concurrent(count) => format!("{count} at once"),
     }
 }

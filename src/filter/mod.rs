@@ -122,7 +122,7 @@ impl Filters {
             clients.on_request(request)?;
         }
         size.on_request(content_length)?;
-        passage.client_admission = admit(client_limits, &anonymous, clock.steady).await?;
+        passage.client_admission = admit(client_limits, &anonymous, clock).await?;
         if let Some(redirect) = redirect {
             return ControlFlow::Break(redirect.reply(&anonymous, parameters));
         }
@@ -133,7 +133,7 @@ impl Filters {
         if facts.identity.is_some() {
             passage.response_headers = response_headers.render(&facts, parameters);
         }
-        passage.consumer_admission = admit(consumer_limits, &facts, clock.steady).await?;
+        passage.consumer_admission = admit(consumer_limits, &facts, clock).await?;
         if let Some(respond) = respond {
             return ControlFlow::Break(respond.reply());
         }
@@ -145,11 +145,11 @@ impl Filters {
     }
 }
 
-async fn admit(limits: &[Arc<Limit>], facts: &Facts<'_>, now: Instant) -> ControlFlow<Reply, Admission> {
+async fn admit(limits: &[Arc<Limit>], facts: &Facts<'_>, clock: Clock) -> ControlFlow<Reply, Admission> {
     if limits.is_empty() {
         return ControlFlow::Continue(Admission::default());
     }
-    match limit::admit(limits, facts, now).await {
+    match limit::admit(limits, facts, clock).await {
         Ok(admission) => ControlFlow::Continue(admission),
         Err(refusal) => ControlFlow::Break(refusal.reply()),
     }

@@ -60,7 +60,7 @@ async fn admit_to_listener(header: &RequestHeader, ctx: &mut RequestCtx, snapsho
     let request = ctx.request(&header.method, &header.headers);
     let facts = Facts { request: &request, identity: None };
     ctx.listener_admission =
-        limit::admit(&listener.limits, &facts, ctx.clock.steady).await.map_err(|refusal| refusal.reply())?;
+        limit::admit(&listener.limits, &facts, ctx.clock).await.map_err(|refusal| refusal.reply())?;
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use http::{HeaderName, HeaderValue};
 use serde_json::json;
 
 use super::{Limit, Permit, Taken};
-use crate::config::{LimitKind, Name};
+use crate::config::{LimitKind, Name, Period};
 use crate::http::{Reason, Reply};
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -34,10 +34,24 @@ impl Policy {
                 let window = rate.per.as_secs_f64() / f64::from(rate.count.get()) * f64::from(burst.get());
                 format!("\"{name}\";q={burst};w={}", window.ceil().max(1.0))
             }
+            // The longest that it can be: who waits for `t` comes to its end.
+            LimitKind::Quota { count, period } => format!("\"{name}\";q={count};w={}", longest(period)),
             LimitKind::Concurrent(max) => format!("\"{name}\";q={max};qu=\"concurrent-requests\""),
         };
         let value = HeaderValue::from_str(&item).expect("names and numbers are visible ASCII");
         Self { item, value }
+    }
+}
+
+/// Seconds of a period, or of the longest of its kind.
+fn longest(period: Period) -> u64 {
+    const DAY: u64 = 24 * 60 * 60;
+    match period {
+        Period::Minute => 60,
+        Period::Hour => 60 * 60,
+        Period::Day => DAY,
+        Period::Week => 7 * DAY,
+        Period::Month => 31 * DAY,
     }
 }
 
@@ -59,7 +73,7 @@ struct Standing {
 impl Admission {
     pub(super) fn add(&mut self, limit: &Arc<Limit>, taken: Taken) {
         let (remaining, reset) = match taken {
-            Taken::Rate { remaining, reset, .. } | Taken::Fleet { remaining, reset, .. } => (remaining, Some(reset)),
+            Taken::Local { remaining, reset, .. } | Taken::Fleet { remaining, reset, .. } => (remaining, Some(reset)),
             Taken::Permit { permit, remaining } => {
                 self.permits.push(permit);
                 (remaining, None)
@@ -122,6 +136,7 @@ impl Refusal {
     /// 429, with when to come back.
     pub fn reply(&self) -> Reply {
         let (reason, detail) = match self.limit.spec.kind {
+            LimitKind::Quota { .. } => (Reason::QuotaExceeded, "The quota of this period is used up: try again later."),
             LimitKind::Rate { .. } => (Reason::RateLimited, "Too many requests: try again later."),
             LimitKind::Concurrent(_) => (Reason::ConcurrencyLimited, "Too many requests at once: try again later."),
         };

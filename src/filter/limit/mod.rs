@@ -1,28 +1,32 @@
-//! How much a caller may: rates (GCRA) and requests in flight, exact per key, bounded in memory.
+//! How much a caller may: rates (GCRA), quotas of the calendar and requests in flight, exact per key, bounded in memory.
 //!
 //! A stage of several limits is taken in two steps: each is reserved in turn, and a refusal by one gives back what the
 //! others took. So refused requests consume nothing, and the order in which limits are named does not matter.
 
 mod answer;
 mod concurrency;
+mod cost;
 mod key;
+mod quota;
 mod rate;
 mod store;
+mod table;
 
 use std::future::Future;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use self::answer::Policy;
 pub use self::answer::{Admission, Refusal};
 use self::concurrency::{Concurrency, Permit};
 use self::key::{Key, Seed};
+use self::quota::Quota;
 use self::rate::{Decision, Rate};
 use self::store::{Fleet, Ticket, Verdict};
 pub use self::store::{Links, StoreStats};
-use super::Facts;
+use super::{Clock, Facts};
 use crate::config::{self, LimitKind, Mode, Name, OnFull, OnStoreFailure, Problem};
 
 /// Work to be done in the background.
@@ -44,12 +48,14 @@ pub struct Limit {
 #[derive(Debug)]
 enum Meter {
     Rate(Rate),
+    Quota(Quota),
     Concurrency(Arc<Concurrency>),
 }
 
 #[derive(Debug, Default)]
 struct Counts {
     allowed: AtomicU64,
+    near: AtomicU64,
     refused: AtomicU64,
     shadowed: AtomicU64,
 }
@@ -59,6 +65,8 @@ struct Counts {
 pub struct Stats {
     /// Requests let through
     pub allowed: u64,
+    /// Those of them that left less than a tenth
+    pub near: u64,
     /// Requests refused
     pub refused: u64,
     /// Requests that would have been refused in mode `enforce`
@@ -73,7 +81,7 @@ pub struct Stats {
 
 /// What one limit gave: to be kept, or given back.
 enum Taken {
-    Rate { key: Key, remaining: u32, reset: u64 },
+    Local { key: Key, cost: NonZeroU32, mark: u64, remaining: u32, reset: u64 },
     Fleet { ticket: Ticket, remaining: u32, reset: u64 },
     Permit { permit: Permit, remaining: u32 },
     Uncounted,
@@ -92,6 +100,7 @@ impl Limit {
     pub fn build(name: &Name, spec: &config::Limit, links: &Links) -> Result<Self, Problem> {
         let meter = match spec.kind {
             LimitKind::Rate { rate, burst } => Meter::Rate(Rate::new(rate, burst, spec.max_keys)),
+            LimitKind::Quota { count, period } => Meter::Quota(Quota::new(count, period, spec.max_keys)),
             LimitKind::Concurrent(max) => Meter::Concurrency(Arc::new(Concurrency::new(max, spec.max_keys))),
         };
         let fleet = match (&spec.store, &meter) {
@@ -141,11 +150,13 @@ impl Limit {
     pub fn stats(&self) -> Stats {
         let (keys, evicted, full) = match &self.meter {
             Meter::Rate(rate) => rate.stats(),
+            Meter::Quota(quota) => quota.stats(),
             Meter::Concurrency(concurrency) => concurrency.stats(),
         };
         let keys = keys + self.fleet.as_ref().map_or(0, |fleet| fleet.keys());
         Stats {
             allowed: self.counts.allowed.load(Ordering::Relaxed),
+            near: self.counts.near.load(Ordering::Relaxed),
             refused: self.counts.refused.load(Ordering::Relaxed),
             shadowed: self.counts.shadowed.load(Ordering::Relaxed),
             keys,
@@ -154,14 +165,12 @@ impl Limit {
         }
     }
 
-    fn reserve(&self, facts: &Facts<'_>, now: Instant) -> Result<Taken, Refused> {
+    fn reserve(&self, facts: &Facts<'_>, clock: Clock) -> Result<Taken, Refused> {
         let key = self.seed.key(&self.spec.key, facts);
+        let cost = self.cost(facts);
         match &self.meter {
-            Meter::Rate(rate) => match rate.take(key, now) {
-                Decision::Allow { remaining, reset } => Ok(Taken::Rate { key, remaining, reset }),
-                Decision::Refuse { seconds } => Err(Refused { seconds }),
-                Decision::Full => self.when_full(),
-            },
+            Meter::Rate(rate) => self.taken(key, cost, rate.take(key, cost, clock.steady)),
+            Meter::Quota(quota) => self.taken(key, cost, quota.take(key, cost, clock.wall)),
             Meter::Concurrency(concurrency) => match concurrency.enter(key) {
                 concurrency::Entry::Allow { permit, remaining } => Ok(Taken::Permit { permit, remaining }),
                 // Nobody knows when a request ends; a second is the shortest wait the field can say.
@@ -171,12 +180,34 @@ impl Limit {
         }
     }
 
+    fn taken(&self, key: Key, cost: NonZeroU32, decision: Decision) -> Result<Taken, Refused> {
+        match decision {
+            Decision::Allow { remaining, reset, mark } => Ok(Taken::Local { key, cost, mark, remaining, reset }),
+            Decision::Refuse { seconds } => Err(Refused { seconds }),
+            Decision::Full => self.when_full(),
+        }
+    }
+
+    /// Not more than there ever is: what is dearer than all waits for all.
+    fn cost(&self, facts: &Facts<'_>) -> NonZeroU32 {
+        cost::of(&self.spec.cost, facts.request, self.most())
+    }
+
+    /// What there is when nothing is taken.
+    fn most(&self) -> NonZeroU32 {
+        match self.spec.kind {
+            LimitKind::Rate { burst, .. } => burst,
+            LimitKind::Quota { count, .. } => count,
+            LimitKind::Concurrent(max) => max,
+        }
+    }
+
     /// The same where a store decides.
-    async fn reserve_of(&self, fleet: &Fleet, facts: &Facts<'_>, now: Instant) -> Result<Taken, Refused> {
-        match fleet.take(facts).await {
+    async fn reserve_of(&self, fleet: &Fleet, facts: &Facts<'_>, clock: Clock) -> Result<Taken, Refused> {
+        match fleet.take(facts, self.cost(facts)).await {
             Verdict::Allow { ticket, remaining, reset } => Ok(Taken::Fleet { ticket, remaining, reset }),
             Verdict::Refuse { seconds } => Err(Refused { seconds }),
-            Verdict::Failed(OnStoreFailure::Local) => self.reserve(facts, now),
+            Verdict::Failed(OnStoreFailure::Local) => self.reserve(facts, clock),
             Verdict::Failed(OnStoreFailure::Allow) => Ok(Taken::Uncounted),
             // Nobody knows when a store comes back; a second is the shortest wait the field can say.
             Verdict::Failed(OnStoreFailure::Deny) => Err(Refused { seconds: 1 }),
@@ -191,9 +222,12 @@ impl Limit {
     }
 
     /// A refusal by another limit of the stage: as if this one had not been asked. A permit returns itself.
-    async fn refund(&self, taken: &Taken) {
+    async fn refund(&self, taken: &Taken, clock: Clock) {
         match (&self.meter, &self.fleet, taken) {
-            (Meter::Rate(rate), _, Taken::Rate { key, .. }) => rate.give_back(*key),
+            (Meter::Rate(rate), _, Taken::Local { key, cost, mark, .. }) => {
+                rate.give_back(*key, *cost, *mark, clock.steady);
+            }
+            (Meter::Quota(quota), _, Taken::Local { key, cost, mark, .. }) => quota.give_back(*key, *cost, *mark),
             // Boxed, so that requests without a store do not carry the room for it.
             (_, Some(fleet), Taken::Fleet { ticket, .. }) => Box::pin(fleet.give_back(*ticket)).await,
             _ => {}
@@ -205,12 +239,12 @@ impl Limit {
 ///
 /// # Errors
 /// The first limit that refuses.
-pub async fn admit(limits: &[Arc<Limit>], facts: &Facts<'_>, now: Instant) -> Result<Admission, Refusal> {
+pub async fn admit(limits: &[Arc<Limit>], facts: &Facts<'_>, clock: Clock) -> Result<Admission, Refusal> {
     let mut taken: Vec<(&Arc<Limit>, Taken)> = Vec::with_capacity(limits.len());
     for limit in limits {
         let reserved = match &limit.fleet {
-            None => limit.reserve(facts, now),
-            Some(fleet) => Box::pin(limit.reserve_of(fleet, facts, now)).await,
+            None => limit.reserve(facts, clock),
+            Some(fleet) => Box::pin(limit.reserve_of(fleet, facts, clock)).await,
         };
         match reserved {
             Ok(one) => taken.push((limit, one)),
@@ -220,7 +254,7 @@ pub async fn admit(limits: &[Arc<Limit>], facts: &Facts<'_>, now: Instant) -> Re
             Err(refused) => {
                 limit.counts.refused.fetch_add(1, Ordering::Relaxed);
                 for (other, taken) in &taken {
-                    other.refund(taken).await;
+                    other.refund(taken, clock).await;
                 }
                 return Err(Refusal::new(Arc::clone(limit), refused.seconds));
             }
