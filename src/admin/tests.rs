@@ -144,6 +144,7 @@ fn config(token: Option<&str>) -> Config {
             trusted_proxies: Vec::new(),
             max_connections: 100,
             max_connections_per_address: None,
+            max_connection_rate_per_address: None,
             keep_underscore_headers: false,
             watch: false,
         },

@@ -5,6 +5,7 @@
 mod check;
 mod demo;
 mod key;
+mod limits;
 mod reload;
 mod run;
 mod running;
@@ -32,6 +33,8 @@ pub enum Command {
     Upgrade(upgrade::Upgrade),
     /// Say which process serves, and which configuration
     Status(status::Status),
+    /// Say what the running process holds of everything that has a bound
+    Limits(limits::Limits),
     /// Make, list and revoke API keys
     Key(key::Key),
     /// Try everything at once: services, an issuer, and a gateway in front of them
@@ -66,6 +69,7 @@ impl Command {
             Self::Reload(command) => command.run(),
             Self::Upgrade(command) => command.run(),
             Self::Status(command) => command.run(),
+            Self::Limits(command) => command.run(),
             Self::Key(command) => command.run(),
             Self::Demo(command) => command.run(),
             Self::Token(command) => command.run(),

@@ -71,7 +71,8 @@ fn kind(table: &mut Table<'_>) -> Option<LimitKind> {
             NonZeroU32::new(node.integer(1..=MAX_CONCURRENT)?).map(LimitKind::Concurrent)
         }
         None => {
-            let missing = "\"rate\", \"quota\" or \"concurrent\" is missing: how much, \"100/s\", \"100000/month\" or 500";
+            let missing =
+                "\"rate\", \"quota\" or \"concurrent\" is missing: how much, \"100/s\", \"100000/month\" or 500";
             table.node.problem(missing);
             None
         }

@@ -6,7 +6,9 @@
 mod answer;
 mod concurrency;
 mod cost;
+mod flood;
 mod key;
+mod names;
 mod quota;
 mod rate;
 mod store;
@@ -17,11 +19,14 @@ use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use self::answer::Policy;
 pub use self::answer::{Admission, Refusal};
 use self::concurrency::{Concurrency, Permit};
+pub use self::flood::Flood;
 use self::key::{Key, Seed};
+use self::names::Names;
 use self::quota::Quota;
 use self::rate::{Decision, Rate};
 use self::store::{Fleet, Ticket, Verdict};
@@ -43,6 +48,8 @@ pub struct Limit {
     fleet: Option<Arc<Fleet>>,
     policy: Policy,
     counts: Counts,
+    /// Where operators may see what keys stand for
+    names: Option<Names>,
 }
 
 #[derive(Debug)]
@@ -79,12 +86,43 @@ pub struct Stats {
     pub full: u64,
 }
 
+/// What the limits of a request have to say to its operator.
+#[derive(Debug, Default)]
+pub struct Notes {
+    /// Which refused it
+    pub refused_by: Option<Name>,
+    /// Which would have, were they not in mode `shadow`
+    pub shadowed_by: Vec<Name>,
+}
+
+/// A key that has taken much.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Busy {
+    /// What it stands for where that is shown and known, else its hash, which is another one in the next process
+    pub key: String,
+    /// How much of `most` is taken
+    pub used: u64,
+    /// What there is when nothing is
+    pub most: u32,
+}
+
 /// What one limit gave: to be kept, or given back.
 enum Taken {
     Local { key: Key, cost: NonZeroU32, mark: u64, remaining: u32, reset: u64 },
     Fleet { ticket: Ticket, remaining: u32, reset: u64 },
     Permit { permit: Permit, remaining: u32 },
     Uncounted,
+}
+
+impl Taken {
+    fn remaining(&self) -> Option<u32> {
+        match self {
+            Self::Local { remaining, .. } | Self::Fleet { remaining, .. } | Self::Permit { remaining, .. } => {
+                Some(*remaining)
+            }
+            Self::Uncounted => None,
+        }
+    }
 }
 
 /// Why one limit refused: how long until it would not.
@@ -115,6 +153,7 @@ impl Limit {
             meter,
             fleet,
             counts: Counts::default(),
+            names: spec.show_keys.then(Names::default),
         })
     }
 
@@ -139,6 +178,11 @@ impl Limit {
     /// Its name.
     pub fn name(&self) -> &Name {
         &self.name
+    }
+
+    /// How many keys it tracks at most.
+    pub fn max_keys(&self) -> usize {
+        self.spec.max_keys.get()
     }
 
     /// Whether a part of its key is known only after the caller is.
@@ -169,8 +213,8 @@ impl Limit {
         let key = self.seed.key(&self.spec.key, facts);
         let cost = self.cost(facts);
         match &self.meter {
-            Meter::Rate(rate) => self.taken(key, cost, rate.take(key, cost, clock.steady)),
-            Meter::Quota(quota) => self.taken(key, cost, quota.take(key, cost, clock.wall)),
+            Meter::Rate(rate) => self.taken(key, cost, facts, rate.take(key, cost, clock.steady)),
+            Meter::Quota(quota) => self.taken(key, cost, facts, quota.take(key, cost, clock.wall)),
             Meter::Concurrency(concurrency) => match concurrency.enter(key) {
                 concurrency::Entry::Allow { permit, remaining } => Ok(Taken::Permit { permit, remaining }),
                 // Nobody knows when a request ends; a second is the shortest wait the field can say.
@@ -180,7 +224,12 @@ impl Limit {
         }
     }
 
-    fn taken(&self, key: Key, cost: NonZeroU32, decision: Decision) -> Result<Taken, Refused> {
+    fn taken(&self, key: Key, cost: NonZeroU32, facts: &Facts<'_>, decision: Decision) -> Result<Taken, Refused> {
+        if let Some(names) = &self.names
+            && !matches!(decision, Decision::Allow { remaining, .. } if !self.is_near(remaining))
+        {
+            names.remember(key, &self.spec.key, facts);
+        }
         match decision {
             Decision::Allow { remaining, reset, mark } => Ok(Taken::Local { key, cost, mark, remaining, reset }),
             Decision::Refuse { seconds } => Err(Refused { seconds }),
@@ -191,6 +240,32 @@ impl Limit {
     /// Not more than there ever is: what is dearer than all waits for all.
     fn cost(&self, facts: &Facts<'_>) -> NonZeroU32 {
         cost::of(&self.spec.cost, facts.request, self.most())
+    }
+
+    /// Less than a tenth is left.
+    fn is_near(&self, remaining: u32) -> bool {
+        u64::from(remaining) * 10 < u64::from(self.most().get())
+    }
+
+    /// By what the request is counted, for clients that are told; the same hash for the same key, and for nobody to
+    /// find out what it is of.
+    fn partition(&self, facts: &Facts<'_>) -> Option<[u8; 16]> {
+        self.spec.partition_key.then(|| match &self.fleet {
+            Some(fleet) => fleet.hash(facts),
+            None => self.seed.key(&self.spec.key, facts).bytes(),
+        })
+    }
+
+    /// The keys that have taken most, at most `count`. Looks through all of them, a shard at a time: for a person who
+    /// asks.
+    pub fn busiest(&self, count: usize) -> Vec<Busy> {
+        let busiest = match &self.meter {
+            Meter::Rate(rate) => rate.busiest(count, Instant::now()),
+            Meter::Quota(quota) => quota.busiest(count),
+            Meter::Concurrency(_) => Vec::new(),
+        };
+        let name = |key: Key| self.names.as_ref().and_then(|names| names.find(key)).unwrap_or_else(|| key.to_string());
+        busiest.into_iter().map(|(key, used)| Busy { key: name(key), used, most: self.most().get() }).collect()
     }
 
     /// What there is when nothing is taken.
@@ -239,7 +314,12 @@ impl Limit {
 ///
 /// # Errors
 /// The first limit that refuses.
-pub async fn admit(limits: &[Arc<Limit>], facts: &Facts<'_>, clock: Clock) -> Result<Admission, Refusal> {
+pub async fn admit(
+    limits: &[Arc<Limit>],
+    facts: &Facts<'_>,
+    clock: Clock,
+    notes: &mut Notes,
+) -> Result<Admission, Refusal> {
     let mut taken: Vec<(&Arc<Limit>, Taken)> = Vec::with_capacity(limits.len());
     for limit in limits {
         let reserved = match &limit.fleet {
@@ -250,20 +330,25 @@ pub async fn admit(limits: &[Arc<Limit>], facts: &Facts<'_>, clock: Clock) -> Re
             Ok(one) => taken.push((limit, one)),
             Err(_) if limit.spec.mode == Mode::Shadow => {
                 limit.counts.shadowed.fetch_add(1, Ordering::Relaxed);
+                notes.shadowed_by.push(limit.name.clone());
             }
             Err(refused) => {
                 limit.counts.refused.fetch_add(1, Ordering::Relaxed);
                 for (other, taken) in &taken {
                     other.refund(taken, clock).await;
                 }
-                return Err(Refusal::new(Arc::clone(limit), refused.seconds));
+                notes.refused_by = Some(limit.name.clone());
+                return Err(Refusal::new(Arc::clone(limit), refused.seconds, limit.partition(facts)));
             }
         }
     }
     let mut admission = Admission::default();
     for (limit, taken) in taken {
         limit.counts.allowed.fetch_add(1, Ordering::Relaxed);
-        admission.add(limit, taken);
+        if taken.remaining().is_some_and(|remaining| limit.is_near(remaining)) {
+            limit.counts.near.fetch_add(1, Ordering::Relaxed);
+        }
+        admission.add(limit, taken, limit.partition(facts));
     }
     Ok(admission)
 }

@@ -4,8 +4,8 @@ use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::config::{Period, Rate};
 use crate::config::read::complaint::Complaint;
+use crate::config::{Period, Rate};
 
 /// Most requests a rate can count.
 const MAX_COUNT: u32 = 1_000_000_000;

@@ -72,13 +72,6 @@ pub(super) enum Verdict {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ticket(Hash, u32);
 
-impl Ticket {
-    /// By what its caller is counted.
-    pub(super) fn hash(&self) -> &Hash {
-        &self.0
-    }
-}
-
 /// The connections of a configuration: limits that name the same server, in the same way, share one.
 #[derive(Debug, Default)]
 pub struct Links(Mutex<Vec<Arc<Link>>>);
@@ -181,6 +174,11 @@ impl Fleet {
                 ("down", count(down)),
             ],
         }
+    }
+
+    /// By what a caller is counted.
+    pub(super) fn hash(&self, facts: &Facts<'_>) -> Hash {
+        self.keys.hash(facts)
     }
 
     /// Keys of which a share is held here.

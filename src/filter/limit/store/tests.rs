@@ -70,7 +70,12 @@ impl Drop for Server {
 }
 
 /// The script with a clock of ours.
-async fn at(connection: &mut MultiplexedConnection, terms: Terms, (wanted, least): (i64, u32), micros: u64) -> (i64, u64) {
+async fn at(
+    connection: &mut MultiplexedConnection,
+    terms: Terms,
+    (wanted, least): (i64, u32),
+    micros: u64,
+) -> (i64, u64) {
     let text = SCRIPT.replace("redis.call('TIME')", "{ARGV[5], ARGV[6]}");
     assert_ne!(text, SCRIPT, "there is a clock to replace");
     // Long after 1970, as a real one.
