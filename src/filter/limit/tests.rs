@@ -41,7 +41,9 @@ fn limit(spec: &config::Limit) -> Arc<Limit> {
 /// Without a store nobody waits.
 fn admit(limits: &[Arc<Limit>], facts: &Facts<'_>, now: Instant) -> Result<Admission, Refusal> {
     let wall = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-    super::admit(limits, facts, Clock { steady: now, wall }).now_or_never().expect("a decision at once")
+    super::admit(limits, facts, Clock { steady: now, wall }, &mut Notes::default())
+        .now_or_never()
+        .expect("a decision at once")
 }
 
 fn from<T>(client: IpAddr, then: impl FnOnce(&Facts<'_>) -> T) -> T {
