@@ -18,7 +18,7 @@ pub struct Limits {
 
 impl Limits {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let answer = self.running.answer(Verb::Limits)?;
+        let answer = self.running.answer(&Verb::Limits)?;
         if self.json {
             println!("{answer}");
             return Ok(());

@@ -12,6 +12,7 @@ mod running;
 mod status;
 mod token;
 mod upgrade;
+mod upstream;
 mod version;
 
 use std::error::Error;
@@ -35,6 +36,9 @@ pub enum Command {
     Status(status::Status),
     /// Say what the running process holds of everything that has a bound
     Limits(limits::Limits),
+    /// Say where requests go, and keep them from an endpoint for a while
+    #[command(subcommand)]
+    Upstream(upstream::Upstream),
     /// Make, list and revoke API keys
     Key(key::Key),
     /// Try everything at once: services, an issuer, and a gateway in front of them
@@ -70,6 +74,7 @@ impl Command {
             Self::Upgrade(command) => command.run(),
             Self::Status(command) => command.run(),
             Self::Limits(command) => command.run(),
+            Self::Upstream(command) => command.run(),
             Self::Key(command) => command.run(),
             Self::Demo(command) => command.run(),
             Self::Token(command) => command.run(),
