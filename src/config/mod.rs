@@ -30,7 +30,7 @@ pub use leaf::{
     CertificateFact, Claim, EndpointAddress, FileContent, HostPattern, PathPattern, Pattern, Rate, Secret, Segment,
     Selector, Template, TemplatePart,
 };
-pub use limit::{Limit, LimitKind, Mode, OnFull};
+pub use limit::{Cost, Limit, LimitKind, Mode, OnFull, Period};
 pub use listener::{Certificate, ClientAuth, Listener, Protocol, ProxyProtocol, Tls};
 pub use load::runtime_dir;
 pub use problem::{ConfigError, Location, Problem};

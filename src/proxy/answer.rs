@@ -54,7 +54,10 @@ pub(super) fn decorate(fields: &mut HeaderMap, ctx: &RequestCtx) {
     ctx.passage.cors.apply(fields);
     for admission in [&ctx.listener_admission, &ctx.passage.client_admission, &ctx.passage.consumer_admission] {
         admission.headers(&mut |name: HeaderName, value: HeaderValue| {
-            fields.append(name, value);
+            // Those of old can be there once: what a refusal or the upstream says is more than what another limit does.
+            if !name.as_str().starts_with("x-") || !fields.contains_key(&name) {
+                fields.append(name, value);
+            }
         });
     }
     let id = HeaderValue::from_str(ctx.id.as_str()).expect("ids are visible ASCII");

@@ -8,7 +8,8 @@ use pingora_proxy::Session;
 
 use super::ctx::RequestCtx;
 use super::intake;
-use crate::filter::{Facts, asked_method, limit};
+use crate::filter::limit::{self, Notes};
+use crate::filter::{Facts, asked_method};
 use crate::http::{Reason, Reply, RequestId, grpc};
 use crate::snapshot::Snapshot;
 
@@ -59,8 +60,10 @@ async fn admit_to_listener(header: &RequestHeader, ctx: &mut RequestCtx, snapsho
     };
     let request = ctx.request(&header.method, &header.headers);
     let facts = Facts { request: &request, identity: None };
-    ctx.listener_admission =
-        limit::admit(&listener.limits, &facts, ctx.clock.steady).await.map_err(|refusal| refusal.reply())?;
+    let mut notes = Notes::default();
+    let admitted = limit::admit(&listener.limits, &facts, ctx.clock, &mut notes).await;
+    ctx.passage.notes = notes;
+    ctx.listener_admission = admitted.map_err(|refusal| refusal.reply())?;
     Ok(())
 }
 
@@ -74,7 +77,15 @@ async fn filters(
     let header = session.req_header();
     let mut passage = std::mem::take(&mut ctx.passage);
     let preflight = asked_method(&header.method, &header.headers);
-    let (route, parameters) = intake::route(snapshot, ctx, header, preflight.as_ref(), listener, encoded_slash)?;
+    let found = intake::route(snapshot, ctx, header, preflight.as_ref(), listener, encoded_slash);
+    let (route, parameters) = match found {
+        Ok(found) => found,
+        Err(reply) => {
+            // What the listener's limits have said is to be told all the same.
+            ctx.passage = passage;
+            return Err(reply);
+        }
+    };
     let in_flight = route.metrics.start();
     let mut request = ctx.request(&header.method, &header.headers);
     request.route = &route.name;

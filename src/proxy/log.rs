@@ -129,6 +129,8 @@ fn record(
         endpoint: ctx.attempt.endpoint.clone(),
         attempts: ctx.attempt.count,
         reason: reason.map(Reason::name),
+        limit: ctx.passage.notes.refused_by.clone(),
+        shadowed_by: ctx.passage.notes.shadowed_by.clone(),
         auth: ctx.passage.identity.as_ref().map(|identity| identity.auth.clone()),
         user_agent: seen.headers.get(USER_AGENT).and_then(alone),
         referer: seen.headers.get(REFERER).filter(|_| wants_referer(snapshot)).and_then(alone),

@@ -1,15 +1,21 @@
-//! How much a caller may: rates (GCRA) and requests in flight, exact per key, bounded in memory.
+//! How much a caller may: rates (GCRA), quotas of the calendar and requests in flight, exact per key, bounded in memory.
 //!
 //! A stage of several limits is taken in two steps: each is reserved in turn, and a refusal by one gives back what the
 //! others took. So refused requests consume nothing, and the order in which limits are named does not matter.
 
 mod answer;
 mod concurrency;
+mod cost;
+mod flood;
 mod key;
+mod names;
+mod quota;
 mod rate;
 mod store;
+mod table;
 
 use std::future::Future;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,11 +24,14 @@ use std::time::Instant;
 use self::answer::Policy;
 pub use self::answer::{Admission, Refusal};
 use self::concurrency::{Concurrency, Permit};
+pub use self::flood::Flood;
 use self::key::{Key, Seed};
+use self::names::Names;
+use self::quota::Quota;
 use self::rate::{Decision, Rate};
 use self::store::{Fleet, Ticket, Verdict};
 pub use self::store::{Links, StoreStats};
-use super::Facts;
+use super::{Clock, Facts};
 use crate::config::{self, LimitKind, Mode, Name, OnFull, OnStoreFailure, Problem};
 
 /// Work to be done in the background.
@@ -39,17 +48,21 @@ pub struct Limit {
     fleet: Option<Arc<Fleet>>,
     policy: Policy,
     counts: Counts,
+    /// Where operators may see what keys stand for
+    names: Option<Names>,
 }
 
 #[derive(Debug)]
 enum Meter {
     Rate(Rate),
+    Quota(Quota),
     Concurrency(Arc<Concurrency>),
 }
 
 #[derive(Debug, Default)]
 struct Counts {
     allowed: AtomicU64,
+    near: AtomicU64,
     refused: AtomicU64,
     shadowed: AtomicU64,
 }
@@ -59,6 +72,8 @@ struct Counts {
 pub struct Stats {
     /// Requests let through
     pub allowed: u64,
+    /// Those of them that left less than a tenth
+    pub near: u64,
     /// Requests refused
     pub refused: u64,
     /// Requests that would have been refused in mode `enforce`
@@ -71,12 +86,43 @@ pub struct Stats {
     pub full: u64,
 }
 
+/// What the limits of a request have to say to its operator.
+#[derive(Debug, Default)]
+pub struct Notes {
+    /// Which refused it
+    pub refused_by: Option<Name>,
+    /// Which would have, were they not in mode `shadow`
+    pub shadowed_by: Vec<Name>,
+}
+
+/// A key that has taken much.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Busy {
+    /// What it stands for where that is shown and known, else its hash, which is another one in the next process
+    pub key: String,
+    /// How much of `most` is taken
+    pub used: u64,
+    /// What there is when nothing is
+    pub most: u32,
+}
+
 /// What one limit gave: to be kept, or given back.
 enum Taken {
-    Rate { key: Key, remaining: u32, reset: u64 },
+    Local { key: Key, cost: NonZeroU32, mark: u64, remaining: u32, reset: u64 },
     Fleet { ticket: Ticket, remaining: u32, reset: u64 },
     Permit { permit: Permit, remaining: u32 },
     Uncounted,
+}
+
+impl Taken {
+    fn remaining(&self) -> Option<u32> {
+        match self {
+            Self::Local { remaining, .. } | Self::Fleet { remaining, .. } | Self::Permit { remaining, .. } => {
+                Some(*remaining)
+            }
+            Self::Uncounted => None,
+        }
+    }
 }
 
 /// Why one limit refused: how long until it would not.
@@ -92,6 +138,7 @@ impl Limit {
     pub fn build(name: &Name, spec: &config::Limit, links: &Links) -> Result<Self, Problem> {
         let meter = match spec.kind {
             LimitKind::Rate { rate, burst } => Meter::Rate(Rate::new(rate, burst, spec.max_keys)),
+            LimitKind::Quota { count, period } => Meter::Quota(Quota::new(count, period, spec.max_keys)),
             LimitKind::Concurrent(max) => Meter::Concurrency(Arc::new(Concurrency::new(max, spec.max_keys))),
         };
         let fleet = match (&spec.store, &meter) {
@@ -106,6 +153,7 @@ impl Limit {
             meter,
             fleet,
             counts: Counts::default(),
+            names: spec.show_keys.then(Names::default),
         })
     }
 
@@ -132,6 +180,11 @@ impl Limit {
         &self.name
     }
 
+    /// How many keys it tracks at most.
+    pub fn max_keys(&self) -> usize {
+        self.spec.max_keys.get()
+    }
+
     /// Whether a part of its key is known only after the caller is.
     pub fn needs_identity(&self) -> bool {
         self.spec.key.iter().any(config::Selector::needs_identity)
@@ -141,11 +194,13 @@ impl Limit {
     pub fn stats(&self) -> Stats {
         let (keys, evicted, full) = match &self.meter {
             Meter::Rate(rate) => rate.stats(),
+            Meter::Quota(quota) => quota.stats(),
             Meter::Concurrency(concurrency) => concurrency.stats(),
         };
         let keys = keys + self.fleet.as_ref().map_or(0, |fleet| fleet.keys());
         Stats {
             allowed: self.counts.allowed.load(Ordering::Relaxed),
+            near: self.counts.near.load(Ordering::Relaxed),
             refused: self.counts.refused.load(Ordering::Relaxed),
             shadowed: self.counts.shadowed.load(Ordering::Relaxed),
             keys,
@@ -154,14 +209,12 @@ impl Limit {
         }
     }
 
-    fn reserve(&self, facts: &Facts<'_>, now: Instant) -> Result<Taken, Refused> {
+    fn reserve(&self, facts: &Facts<'_>, clock: Clock) -> Result<Taken, Refused> {
         let key = self.seed.key(&self.spec.key, facts);
+        let cost = self.cost(facts);
         match &self.meter {
-            Meter::Rate(rate) => match rate.take(key, now) {
-                Decision::Allow { remaining, reset } => Ok(Taken::Rate { key, remaining, reset }),
-                Decision::Refuse { seconds } => Err(Refused { seconds }),
-                Decision::Full => self.when_full(),
-            },
+            Meter::Rate(rate) => self.taken(key, cost, facts, rate.take(key, cost, clock.steady)),
+            Meter::Quota(quota) => self.taken(key, cost, facts, quota.take(key, cost, clock.wall)),
             Meter::Concurrency(concurrency) => match concurrency.enter(key) {
                 concurrency::Entry::Allow { permit, remaining } => Ok(Taken::Permit { permit, remaining }),
                 // Nobody knows when a request ends; a second is the shortest wait the field can say.
@@ -171,12 +224,65 @@ impl Limit {
         }
     }
 
+    fn taken(&self, key: Key, cost: NonZeroU32, facts: &Facts<'_>, decision: Decision) -> Result<Taken, Refused> {
+        if let Some(names) = &self.names
+            && !matches!(decision, Decision::Allow { remaining, .. } if !self.is_near(remaining))
+        {
+            names.remember(key, &self.spec.key, facts);
+        }
+        match decision {
+            Decision::Allow { remaining, reset, mark } => Ok(Taken::Local { key, cost, mark, remaining, reset }),
+            Decision::Refuse { seconds } => Err(Refused { seconds }),
+            Decision::Full => self.when_full(),
+        }
+    }
+
+    /// Not more than there ever is: what is dearer than all waits for all.
+    fn cost(&self, facts: &Facts<'_>) -> NonZeroU32 {
+        cost::of(&self.spec.cost, facts.request, self.most())
+    }
+
+    /// Less than a tenth is left.
+    fn is_near(&self, remaining: u32) -> bool {
+        u64::from(remaining) * 10 < u64::from(self.most().get())
+    }
+
+    /// By what the request is counted, for clients that are told; the same hash for the same key, and for nobody to
+    /// find out what it is of.
+    fn partition(&self, facts: &Facts<'_>) -> Option<[u8; 16]> {
+        self.spec.partition_key.then(|| match &self.fleet {
+            Some(fleet) => fleet.hash(facts),
+            None => self.seed.key(&self.spec.key, facts).bytes(),
+        })
+    }
+
+    /// The keys that have taken most, at most `count`. Looks through all of them, a shard at a time: for a person who
+    /// asks.
+    pub fn busiest(&self, count: usize) -> Vec<Busy> {
+        let busiest = match &self.meter {
+            Meter::Rate(rate) => rate.busiest(count, Instant::now()),
+            Meter::Quota(quota) => quota.busiest(count),
+            Meter::Concurrency(_) => Vec::new(),
+        };
+        let name = |key: Key| self.names.as_ref().and_then(|names| names.find(key)).unwrap_or_else(|| key.to_string());
+        busiest.into_iter().map(|(key, used)| Busy { key: name(key), used, most: self.most().get() }).collect()
+    }
+
+    /// What there is when nothing is taken.
+    fn most(&self) -> NonZeroU32 {
+        match self.spec.kind {
+            LimitKind::Rate { burst, .. } => burst,
+            LimitKind::Quota { count, .. } => count,
+            LimitKind::Concurrent(max) => max,
+        }
+    }
+
     /// The same where a store decides.
-    async fn reserve_of(&self, fleet: &Fleet, facts: &Facts<'_>, now: Instant) -> Result<Taken, Refused> {
-        match fleet.take(facts).await {
+    async fn reserve_of(&self, fleet: &Fleet, facts: &Facts<'_>, clock: Clock) -> Result<Taken, Refused> {
+        match fleet.take(facts, self.cost(facts)).await {
             Verdict::Allow { ticket, remaining, reset } => Ok(Taken::Fleet { ticket, remaining, reset }),
             Verdict::Refuse { seconds } => Err(Refused { seconds }),
-            Verdict::Failed(OnStoreFailure::Local) => self.reserve(facts, now),
+            Verdict::Failed(OnStoreFailure::Local) => self.reserve(facts, clock),
             Verdict::Failed(OnStoreFailure::Allow) => Ok(Taken::Uncounted),
             // Nobody knows when a store comes back; a second is the shortest wait the field can say.
             Verdict::Failed(OnStoreFailure::Deny) => Err(Refused { seconds: 1 }),
@@ -191,9 +297,12 @@ impl Limit {
     }
 
     /// A refusal by another limit of the stage: as if this one had not been asked. A permit returns itself.
-    async fn refund(&self, taken: &Taken) {
+    async fn refund(&self, taken: &Taken, clock: Clock) {
         match (&self.meter, &self.fleet, taken) {
-            (Meter::Rate(rate), _, Taken::Rate { key, .. }) => rate.give_back(*key),
+            (Meter::Rate(rate), _, Taken::Local { key, cost, mark, .. }) => {
+                rate.give_back(*key, *cost, *mark, clock.steady);
+            }
+            (Meter::Quota(quota), _, Taken::Local { key, cost, mark, .. }) => quota.give_back(*key, *cost, *mark),
             // Boxed, so that requests without a store do not carry the room for it.
             (_, Some(fleet), Taken::Fleet { ticket, .. }) => Box::pin(fleet.give_back(*ticket)).await,
             _ => {}
@@ -205,31 +314,41 @@ impl Limit {
 ///
 /// # Errors
 /// The first limit that refuses.
-pub async fn admit(limits: &[Arc<Limit>], facts: &Facts<'_>, now: Instant) -> Result<Admission, Refusal> {
+pub async fn admit(
+    limits: &[Arc<Limit>],
+    facts: &Facts<'_>,
+    clock: Clock,
+    notes: &mut Notes,
+) -> Result<Admission, Refusal> {
     let mut taken: Vec<(&Arc<Limit>, Taken)> = Vec::with_capacity(limits.len());
     for limit in limits {
         let reserved = match &limit.fleet {
-            None => limit.reserve(facts, now),
-            Some(fleet) => Box::pin(limit.reserve_of(fleet, facts, now)).await,
+            None => limit.reserve(facts, clock),
+            Some(fleet) => Box::pin(limit.reserve_of(fleet, facts, clock)).await,
         };
         match reserved {
             Ok(one) => taken.push((limit, one)),
             Err(_) if limit.spec.mode == Mode::Shadow => {
                 limit.counts.shadowed.fetch_add(1, Ordering::Relaxed);
+                notes.shadowed_by.push(limit.name.clone());
             }
             Err(refused) => {
                 limit.counts.refused.fetch_add(1, Ordering::Relaxed);
                 for (other, taken) in &taken {
-                    other.refund(taken).await;
+                    other.refund(taken, clock).await;
                 }
-                return Err(Refusal::new(Arc::clone(limit), refused.seconds));
+                notes.refused_by = Some(limit.name.clone());
+                return Err(Refusal::new(Arc::clone(limit), refused.seconds, limit.partition(facts)));
             }
         }
     }
     let mut admission = Admission::default();
     for (limit, taken) in taken {
         limit.counts.allowed.fetch_add(1, Ordering::Relaxed);
-        admission.add(limit, taken);
+        if taken.remaining().is_some_and(|remaining| limit.is_near(remaining)) {
+            limit.counts.near.fetch_add(1, Ordering::Relaxed);
+        }
+        admission.add(limit, taken, limit.partition(facts));
     }
     Ok(admission)
 }
