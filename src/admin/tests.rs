@@ -76,7 +76,10 @@ fn upstream() -> config::Upstream {
         tls: None,
         timeouts: Timeouts { connect: PATIENCE, first_byte: PATIENCE, idle: PATIENCE, keepalive: PATIENCE },
         health: None,
-        retry: Retry { max_retries: 0, on: Vec::new(), methods: Vec::new() },
+        retry: Retry::default(),
+        outlier: None,
+        breaker: None,
+        when_all_down: config::WhenAllDown::Refuse,
     }
 }
 

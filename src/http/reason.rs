@@ -114,6 +114,8 @@ reasons! {
     NoHealthyEndpoint = "no_healthy_endpoint", SERVICE_UNAVAILABLE, Some("destination_unavailable");
     /// Every healthy endpoint is at its cap
     EndpointsBusy = "endpoints_busy", SERVICE_UNAVAILABLE, Some("connection_limit_reached");
+    /// Most requests to the upstream fail, so that it is left alone for a while
+    BreakerOpen = "breaker_open", SERVICE_UNAVAILABLE, Some("destination_unavailable");
     /// The connection was refused or failed
     ConnectFailed = "connect_failed", BAD_GATEWAY, Some("connection_refused");
     /// The connection took too long

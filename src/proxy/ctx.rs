@@ -75,6 +75,10 @@ pub struct Attempts {
     pub tried: Tried,
     /// The endpoint in use; holding it counts as a request in flight there
     pub lease: Option<Lease>,
+    /// Where the next attempt goes, if that is decided already
+    pub next: Option<Lease>,
+    /// What is waited for before it
+    pub wait: Duration,
     /// What has been read of the response ahead of the client
     pub(super) reading: Option<Reading>,
     /// How many have been made

@@ -5,11 +5,13 @@
 
 use std::time::Instant;
 
+use http::HeaderValue;
+use http::header::RETRY_AFTER;
 use pingora_error::{Error, ErrorSource, ErrorType, RetryType};
 
 use super::ctx::{Progress, RequestCtx};
 use crate::http::{Reason, Reply};
-use crate::upstream::{Failure, Outcome, Unavailable};
+use crate::upstream::{Failure, Outcome, Unavailable, Upstream};
 
 /// Why an exchange failed.
 pub(super) fn reason(error: &Error, ctx: &RequestCtx, now: Instant) -> Reason {
@@ -107,13 +109,20 @@ pub(super) fn failure(reason: Reason, error: &Error, replayable: bool) -> Option
         }
         Reason::ConnectFailed | Reason::ConnectTimeout | Reason::UpstreamTls => Some(Failure::Connect),
         Reason::UpstreamReset if replayable => Some(Failure::Reset),
+        // One that our patience with the client ended has used the client's time up.
+        Reason::UpstreamTimeout if replayable && *error.esource() == ErrorSource::Upstream => Some(Failure::Timeout),
         _ => None,
     }
 }
 
 /// What the client is told when no endpoint can be picked.
-pub(super) fn unavailable(unavailable: Unavailable) -> Reply {
+pub(super) fn unavailable(unavailable: Unavailable, upstream: &Upstream) -> Reply {
     match unavailable {
+        Unavailable::BreakerOpen => {
+            let seconds = upstream.breaker().map_or(1, |breaker| breaker.opens_in.as_secs() + 1);
+            Reply::problem(Reason::BreakerOpen, "The service behind this route fails too often to be asked now.")
+                .header(RETRY_AFTER, HeaderValue::from(seconds))
+        }
         // Only after a failed attempt, which then is what the client is told of.
         Unavailable::NoHealthyEndpoint | Unavailable::AllTried => {
             Reply::problem(Reason::NoHealthyEndpoint, "The service behind this route is not available.")
@@ -205,5 +214,8 @@ mod tests {
         for reason in [Reason::UpstreamProtocol, Reason::UpstreamTimeout, Reason::ClientAborted, Reason::BodyTooLarge] {
             assert_eq!(failure(reason, &reset, true), None);
         }
+        let late = Error::new_up(ErrorType::ReadTimedout);
+        assert_eq!(failure(Reason::UpstreamTimeout, &late, true), Some(Failure::Timeout));
+        assert_eq!(failure(Reason::UpstreamTimeout, &late, false), None);
     }
 }

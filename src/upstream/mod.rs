@@ -6,21 +6,27 @@
 
 mod address;
 mod balance;
+mod breaker;
+mod budget;
 mod counters;
 mod discovery;
 mod endpoint;
 mod endpoints;
 mod group;
+mod guard;
 mod health;
 mod lease;
+mod outlier;
 mod peer;
 mod retry;
 mod suspicion;
 mod upgrade;
+mod window;
 
 pub use address::Address;
+pub use breaker::BreakerState;
 pub use counters::{Counts, EndpointStatus};
 pub use endpoint::Endpoint;
-pub use group::{Task, Upstream};
+pub use group::{BreakerStatus, Task, Upstream};
 pub use lease::{Lease, Outcome, Tried, Unavailable};
 pub use retry::{Failure, RetryPolicy};

@@ -8,6 +8,7 @@ mod auth;
 mod complaint;
 mod defaults;
 mod file;
+mod fitness;
 mod include;
 mod interpolate;
 mod leaf;

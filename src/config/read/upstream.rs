@@ -11,7 +11,7 @@ use super::complaint::Complaint;
 use super::leaf::{address, header, path};
 use super::node::Node;
 use super::table::Table;
-use super::{file, value};
+use super::{file, fitness, value};
 use crate::config::{
     Balance, Certificate, Endpoint, EndpointAddress, Health, Host, Retry, RetryOn, Timeouts, Upstream,
     UpstreamProtocol, UpstreamTls,
@@ -21,6 +21,7 @@ const MAX_ENDPOINTS: usize = 1000;
 const MAX_WEIGHT: u32 = 1000;
 const MAX_REQUESTS: u32 = 1_000_000;
 const MAX_RETRIES: u32 = 10;
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_METHODS: usize = 32;
 const MAX_IN_A_ROW: u32 = 100;
 const MAX_RANGES: usize = 32;
@@ -41,7 +42,10 @@ pub(super) fn upstream(mut table: Table<'_>) -> Option<Upstream> {
     let timeouts = table.or("timeouts", Timeouts::default(), |node| timeouts(node.table()?));
     let health = table.optional("health", |node| health(node.table()?));
     let retry = table.or("retry", Retry::default(), |node| retry(node.table()?));
-    table.finish(&["hash_key", "outlier"]);
+    let outlier = table.optional("outlier", |node| fitness::outlier(node.table()?));
+    let breaker = table.optional("breaker", |node| fitness::breaker(node.table()?));
+    let when_all_down = fitness::when_all_down(&mut table);
+    table.finish(&["hash_key"]);
     Some(Upstream {
         endpoints: endpoints?,
         balance: balance?,
@@ -52,6 +56,9 @@ pub(super) fn upstream(mut table: Table<'_>) -> Option<Upstream> {
         timeouts: timeouts?,
         health: health?,
         retry: retry?,
+        outlier: outlier?,
+        breaker: breaker?,
+        when_all_down: when_all_down?,
     })
 }
 
@@ -249,20 +256,46 @@ impl Default for Retry {
     /// The methods are the idempotent ones (RFC 9110 section 9.2.2).
     fn default() -> Self {
         let methods = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE, Method::TRACE];
-        Self { max_retries: 1, on: vec![RetryOn::ConnectFailure, RetryOn::Reset], methods: methods.into() }
+        Self {
+            max_retries: 1,
+            on: vec![RetryOn::ConnectFailure, RetryOn::Reset],
+            methods: methods.into(),
+            budget: Some(20),
+            backoff: Duration::from_millis(25),
+        }
     }
 }
 
 fn retry(mut table: Table<'_>) -> Option<Retry> {
     let default = Retry::default();
     let max_retries = table.or("max_retries", default.max_retries, |node| node.integer(0..=MAX_RETRIES));
-    let words = [("connect_failure", RetryOn::ConnectFailure), ("reset", RetryOn::Reset)];
-    let on = table.or("on", default.on, |node| {
-        node.some(16, "max_retries = 0 turns retries off", |item| item.word(&words, &["502", "503", "504"]))
-    });
+    let on = table.or("on", default.on, |node| node.some(16, "max_retries = 0 turns retries off", retry_on));
     let methods = table.or("methods", default.methods, |node| {
         node.some(MAX_METHODS, "leave it out for the idempotent ones", |item| item.parse(header::method))
     });
-    table.finish(&["budget"]);
-    Some(Retry { max_retries: max_retries?, on: on?, methods: methods? })
+    let budget = table.or("budget", default.budget, |node| value::percent_or_none(node, 0..=100));
+    let backoff = table.or("backoff", default.backoff, |node| value::duration(node, MAX_BACKOFF));
+    table.finish(&[]);
+    Some(Retry { max_retries: max_retries?, on: on?, methods: methods?, budget: budget?, backoff: backoff? })
+}
+
+/// A word, or a status of those that say that something is wrong.
+fn retry_on(node: &Node<'_>) -> Option<RetryOn> {
+    let words = [
+        ("connect_failure", RetryOn::ConnectFailure),
+        ("reset", RetryOn::Reset),
+        ("timeout", RetryOn::Timeout),
+        ("5xx", RetryOn::Status(500, 599)),
+    ];
+    match node.text()?.as_str().parse::<u32>() {
+        Ok(_) => node.parse(error_status),
+        Err(_) => node.word(&words, &[]),
+    }
+}
+
+fn error_status(text: &str) -> Result<RetryOn, Complaint> {
+    match text.parse() {
+        Ok(status @ 400..=599) if text.len() == 3 => Ok(RetryOn::Status(status, status)),
+        _ => Err(Complaint::new("this must be a status from 400 to 599")),
+    }
 }
