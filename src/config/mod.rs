@@ -45,8 +45,8 @@ pub use store::{OnStoreFailure, RedisAddress, RedisServer, Store, StoreMode};
 pub use surroundings::{Surroundings, System, Variable};
 pub use timestamp::Timestamp;
 pub use upstream::{
-    Balance, Breaker, Endpoint, Health, Host, Outlier, Retry, RetryOn, Timeouts, Upstream, UpstreamProtocol,
-    UpstreamTls, WhenAllDown,
+    Balance, Breaker, Endpoint, Health, HealthKind, Host, Outlier, Retry, RetryOn, Timeouts, Upstream,
+    UpstreamProtocol, UpstreamTls, WhenAllDown,
 };
 
 /// A name from the configuration. Shared, because metrics, logs and answers repeat it.

@@ -97,25 +97,48 @@ pub struct Timeouts {
     pub keepalive: Duration,
 }
 
-/// `[upstreams.NAME.health]`, `type = "http"`
+/// `[upstreams.NAME.health]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Health {
-    /// The path asked for; default: "/"
-    pub path: String,
-    /// Host header; default: the endpoint's address
-    pub host: Option<String>,
+    /// `type`
+    pub kind: HealthKind,
     /// Default: the endpoint's
     pub port: Option<u16>,
-    /// Default: 200-299
-    pub expect_status: Vec<RangeInclusive<u16>>,
     /// Default: 5s
     pub interval: Duration,
+    /// While an endpoint is unhealthy; default: the interval
+    pub unhealthy_interval: Duration,
     /// Default: 1s
     pub timeout: Duration,
     /// Good answers in a row that make an endpoint healthy; default: 2
     pub healthy_after: NonZeroU32,
     /// Bad answers in a row that make it unhealthy; default: 3
     pub unhealthy_after: NonZeroU32,
+}
+
+/// What is asked, and which answer is a good one.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HealthKind {
+    /// `http`
+    Http {
+        /// The path asked for; default: "/"
+        path: String,
+        /// Host header; default: the endpoint's address
+        host: Option<String>,
+        /// Default: 200-299
+        expect_status: Vec<RangeInclusive<u16>>,
+        /// Text that the body has to hold; default: any body
+        expect_body: Option<String>,
+    },
+    /// `tcp`: a connection, TLS included where the upstream has it
+    Tcp,
+    /// `grpc`: `grpc.health.v1.Health/Check`
+    Grpc {
+        /// The service asked about; default: "", the server as a whole
+        service: String,
+        /// The authority; default: the endpoint's address
+        host: Option<String>,
+    },
 }
 
 /// `[upstreams.NAME.outlier]`: what requests themselves tell of an endpoint

@@ -120,6 +120,8 @@ reasons! {
     ConnectFailed = "connect_failed", BAD_GATEWAY, Some("connection_refused");
     /// The connection took too long
     ConnectTimeout = "connect_timeout", GATEWAY_TIMEOUT, Some("connection_timeout");
+    /// The TLS handshake with the upstream took too long
+    TlsTimeout = "tls_timeout", GATEWAY_TIMEOUT, Some("connection_timeout");
     /// TLS towards the upstream failed, a certificate that does not verify included
     UpstreamTls = "upstream_tls", BAD_GATEWAY, Some("tls_protocol_error");
     /// The connection broke before the response began
@@ -128,6 +130,8 @@ reasons! {
     UpstreamProtocol = "upstream_protocol", BAD_GATEWAY, Some("http_protocol_error");
     /// No response head in time
     UpstreamTimeout = "upstream_timeout", GATEWAY_TIMEOUT, Some("http_response_timeout");
+    /// Nothing more of the response's body for too long
+    UpstreamIdle = "upstream_idle", GATEWAY_TIMEOUT, Some("connection_read_timeout");
     /// The whole exchange took longer than the route allows
     RequestTimeout = "request_timeout", GATEWAY_TIMEOUT, Some("http_response_timeout");
     /// The response broke off after it began

@@ -59,7 +59,8 @@ fn silence(ctx: &RequestCtx) -> Reason {
 fn upstream(error: &ErrorType, ctx: &RequestCtx) -> Reason {
     use ErrorType as E;
     match error {
-        E::ConnectTimedout | E::TLSHandshakeTimedout => Reason::ConnectTimeout,
+        E::ConnectTimedout => Reason::ConnectTimeout,
+        E::TLSHandshakeTimedout => Reason::TlsTimeout,
         E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::BindError | E::SocketError => {
             Reason::ConnectFailed
         }
@@ -67,6 +68,7 @@ fn upstream(error: &ErrorType, ctx: &RequestCtx) -> Reason {
         E::ReadTimedout if ctx.progress.stream && ctx.progress.answered.is_some() => Reason::StreamIdle,
         // The upstream may well be waiting for the rest of the request.
         E::ReadTimedout if !ctx.progress.request_done => Reason::ClientTimeout,
+        E::ReadTimedout if ctx.progress.answered.is_some() => Reason::UpstreamIdle,
         E::ReadTimedout | E::WriteTimedout => Reason::UpstreamTimeout,
         E::InvalidHTTPHeader | E::H1Error | E::InvalidH2 | E::H2Downgrade | E::HandshakeError => {
             Reason::UpstreamProtocol
@@ -88,11 +90,11 @@ pub(super) fn outcome(reason: Reason) -> Option<Outcome> {
     match reason {
         Reason::ConnectFailed => Some(Outcome::ConnectFailed),
         Reason::ConnectTimeout => Some(Outcome::ConnectTimeout),
-        Reason::UpstreamTls => Some(Outcome::TlsFailed),
+        Reason::UpstreamTls | Reason::TlsTimeout => Some(Outcome::TlsFailed),
         Reason::UpstreamReset => Some(Outcome::Reset),
         Reason::UpstreamProtocol => Some(Outcome::ProtocolError),
         Reason::UpstreamTimeout | Reason::RequestTimeout => Some(Outcome::Timeout),
-        Reason::ResponseIncomplete => Some(Outcome::Incomplete),
+        Reason::ResponseIncomplete | Reason::UpstreamIdle => Some(Outcome::Incomplete),
         _ => None,
     }
 }
@@ -107,8 +109,11 @@ pub(super) fn failure(reason: Reason, error: &Error, replayable: bool) -> Option
         {
             Some(Failure::Refused)
         }
-        Reason::ConnectFailed | Reason::ConnectTimeout | Reason::UpstreamTls => Some(Failure::Connect),
+        Reason::ConnectFailed | Reason::ConnectTimeout | Reason::UpstreamTls | Reason::TlsTimeout => {
+            Some(Failure::Connect)
+        }
         Reason::UpstreamReset if replayable => Some(Failure::Reset),
+        Reason::UpstreamProtocol if replayable => Some(Failure::Protocol),
         // One that our patience with the client ended has used the client's time up.
         Reason::UpstreamTimeout if replayable && *error.esource() == ErrorSource::Upstream => Some(Failure::Timeout),
         _ => None,
@@ -138,10 +143,12 @@ pub(super) fn reply(reason: Reason) -> Reply {
     let detail = match reason {
         Reason::ConnectFailed => "The service behind this route cannot be reached.",
         Reason::ConnectTimeout => "The service behind this route did not accept the connection in time.",
+        Reason::TlsTimeout => "The service behind this route did not complete the TLS handshake in time.",
         Reason::UpstreamTls => "The service behind this route could not be reached securely.",
         Reason::UpstreamReset => "The service behind this route closed the connection without an answer.",
         Reason::UpstreamProtocol => "The service behind this route did not answer in HTTP.",
         Reason::UpstreamTimeout => "The service behind this route did not answer in time.",
+        Reason::UpstreamIdle => "The service behind this route stopped sending its response.",
         Reason::RequestTimeout => "The request took longer than this route allows.",
         Reason::ClientTimeout => "The request's body did not arrive in time.",
         Reason::StreamIdle => "Nothing was sent in either direction for too long.",
@@ -171,6 +178,7 @@ mod tests {
         for (error, expected, outcome) in [
             (E::ConnectRefused, Reason::ConnectFailed, Outcome::ConnectFailed),
             (E::ConnectTimedout, Reason::ConnectTimeout, Outcome::ConnectTimeout),
+            (E::TLSHandshakeTimedout, Reason::TlsTimeout, Outcome::TlsFailed),
             (E::InvalidCert, Reason::UpstreamTls, Outcome::TlsFailed),
             (E::ReadTimedout, Reason::UpstreamTimeout, Outcome::Timeout),
             (E::InvalidHTTPHeader, Reason::UpstreamProtocol, Outcome::ProtocolError),
@@ -211,7 +219,8 @@ mod tests {
         assert_eq!(failure(Reason::ConnectFailed, &reset, false), Some(Failure::Connect));
         assert_eq!(failure(Reason::UpstreamReset, &reset, true), Some(Failure::Reset));
         assert_eq!(failure(Reason::UpstreamReset, &reset, false), None);
-        for reason in [Reason::UpstreamProtocol, Reason::UpstreamTimeout, Reason::ClientAborted, Reason::BodyTooLarge] {
+        assert_eq!(failure(Reason::UpstreamProtocol, &reset, true), Some(Failure::Protocol));
+        for reason in [Reason::UpstreamTimeout, Reason::ClientAborted, Reason::BodyTooLarge] {
             assert_eq!(failure(reason, &reset, true), None);
         }
         let late = Error::new_up(ErrorType::ReadTimedout);

@@ -17,13 +17,15 @@ pub enum Failure {
     Timeout,
     /// A response that says that something is wrong, with a status that is listed
     Status,
+    /// Something came that is not HTTP
+    Protocol,
     /// No connection: not one byte of the request was sent. The worst: nothing is to be had there
     Connect,
 }
 
 impl Failure {
     /// Every failure, in the order of the counters.
-    pub const ALL: [Self; 5] = [Self::Reset, Self::Refused, Self::Timeout, Self::Status, Self::Connect];
+    pub const ALL: [Self; 6] = [Self::Reset, Self::Refused, Self::Timeout, Self::Status, Self::Protocol, Self::Connect];
 
     /// Its name in metrics: the word the configuration uses, if it has one.
     pub fn name(self) -> &'static str {
@@ -32,6 +34,7 @@ impl Failure {
             Self::Refused => "refused_stream",
             Self::Timeout => "timeout",
             Self::Status => "status",
+            Self::Protocol => "protocol_error",
             Self::Connect => "connect_failure",
         }
     }
@@ -41,7 +44,7 @@ impl Failure {
     pub(super) fn allows_again(self) -> bool {
         match self {
             Self::Reset | Self::Refused => true,
-            Self::Timeout | Self::Status | Self::Connect => false,
+            Self::Timeout | Self::Status | Self::Protocol | Self::Connect => false,
         }
     }
 }
@@ -87,7 +90,7 @@ impl RetryPolicy {
             && match failure {
                 Failure::Connect => self.on_connect,
                 Failure::Refused => self.on_connect || self.on_reset,
-                Failure::Reset => self.on_reset && self.methods.contains(method),
+                Failure::Reset | Failure::Protocol => self.on_reset && self.methods.contains(method),
                 Failure::Timeout => self.on_timeout && self.methods.contains(method),
                 Failure::Status => !self.statuses.is_empty() && self.methods.contains(method),
             }
@@ -109,10 +112,12 @@ impl RetryPolicy {
     fn wait_by(&self, failure: Failure, retries_so_far: u32, random: u64) -> Duration {
         let doublings = match failure {
             Failure::Status => retries_so_far,
-            Failure::Connect | Failure::Refused | Failure::Reset | Failure::Timeout => match retries_so_far {
-                0 => return Duration::ZERO,
-                retries => retries - 1,
-            },
+            Failure::Connect | Failure::Refused | Failure::Reset | Failure::Protocol | Failure::Timeout => {
+                match retries_so_far {
+                    0 => return Duration::ZERO,
+                    retries => retries - 1,
+                }
+            }
         };
         let longest = self.backoff * (1 << doublings.min(MAX_DOUBLINGS));
         longest / 2 + longest / 2 * (random % 1001) as u32 / 1000

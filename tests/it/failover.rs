@@ -70,7 +70,7 @@ fn an_endpoint_that_fails_several_times_in_a_row_is_put_out_and_comes_back() {
     assert_eq!(bad.0.hits(), 3);
     assert_eq!(tollgate.metric(&of("tollgate_endpoint_ejected", bad.0.addr())), Some(1.0));
     assert_eq!(tollgate.metric(EJECTIONS), Some(1.0));
-    let report = tollgate.admin("/api/upstreams").expect(200).json();
+    let report = tollgate.admin("/api/status").expect(200).json();
     let endpoints = report.to_string();
     assert!(endpoints.contains("\"ejected_until\":"), "{endpoints}");
     bad.1.store(200, Ordering::SeqCst);
@@ -133,9 +133,9 @@ fn one_request_in_a_hundred_that_fails_puts_nobody_out() {
     let tollgate = before(&origins.each_ref().map(Origin::addr), outlier);
     assert_eq!(statuses(&tollgate, 400).get(&500), Some(&4));
     assert_eq!(tollgate.metric("tollgate_ejections_total"), Some(0.0));
-    // With the status listed, nobody sees even those.
-    let retry = "retry = { on = [\"500\"] }";
-    let tollgate = before(&origins.each_ref().map(Origin::addr), retry);
+    // With the status listed, and somebody else to ask, nobody sees even those.
+    let origins = [now_and_then(100), Origin::replying("")];
+    let tollgate = before(&origins.each_ref().map(Origin::addr), "retry = { on = [\"500\"] }");
     assert_eq!(statuses(&tollgate, 400), BTreeMap::from([(200, 400)]));
 }
 
@@ -168,7 +168,7 @@ fn when_all_are_down_the_operator_says_what_happens() {
     let tollgate = before(&[ill.addr()], &format!("{health}\nwhen_all_down = \"refuse\""));
     tollgate.wait_for_metric(&of("tollgate_endpoint_healthy", ill.addr()), 0.0);
     assert_eq!(tollgate.get("/").send().expect(503).json()["reason"], "no_healthy_endpoint");
-    let report = tollgate.admin("/api/upstreams").expect(200).json().to_string();
+    let report = tollgate.admin("/api/status").expect(200).json().to_string();
     assert!(report.contains("the check was answered with 500"), "{report}");
     tollgate.replace("\"refuse\"", "\"try\"");
     tollgate.reload().succeeded();

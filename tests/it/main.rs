@@ -4,6 +4,7 @@ mod support;
 
 // A request, from the door to the upstream and back.
 mod auth; // who calls: judged here, told to the origin, and nobody else gets there
+mod calamity; // services that die, freeze, break off, lie and flap beside a good one
 mod client_certificate; // who the client is by its certificate, and who is told
 mod connections; // how many of them one address may have
 mod cors; // browsers: what a preflight is told, and whose pages may read what
@@ -13,6 +14,7 @@ mod fleet; // how much, for several gateways together, whatever becomes of their
 mod forwarding; // what the upstream is told: addresses, hosts, ids, and nothing a client made up
 mod framing; // what has more than one reading is refused before anybody else reads it
 mod h2; // the same by HTTP/2, and what only HTTP/2 has
+mod health; // which endpoints are well, by what is asked of them
 mod hostile; // what a client may ask of us besides requests, and how long it may take
 mod limit; // how much: exact, and paid for only by what passed
 mod proxy_protocol; // whom balancers speak for, and who is believed

@@ -13,7 +13,7 @@ use super::node::Node;
 use super::table::Table;
 use super::{file, fitness, value};
 use crate::config::{
-    Balance, Certificate, Endpoint, EndpointAddress, Health, Host, Retry, RetryOn, Timeouts, Upstream,
+    Balance, Certificate, Endpoint, EndpointAddress, Health, HealthKind, Host, Retry, RetryOn, Timeouts, Upstream,
     UpstreamProtocol, UpstreamTls,
 };
 
@@ -196,30 +196,55 @@ fn timeouts(mut table: Table<'_>) -> Option<Timeouts> {
     Some(Timeouts { connect: connect?, first_byte: first_byte?, idle: idle?, keepalive: keepalive? })
 }
 
+#[derive(Clone, Copy)]
+enum Asked {
+    Http,
+    Tcp,
+    Grpc,
+}
+
 fn health(mut table: Table<'_>) -> Option<Health> {
+    let kinds = [("http", Asked::Http), ("tcp", Asked::Tcp), ("grpc", Asked::Grpc)];
     let kind = table
-        .required("type", "how endpoints are checked, \"http\"", |node| node.word(&[("http", ())], &["tcp", "grpc"]));
-    let path = table.or("path", "/".to_owned(), |node| node.parse(request_path));
-    let host = table.optional("host", |node| node.parse(address::authority));
+        .required("type", "how endpoints are checked, \"http\", \"tcp\" or \"grpc\"", |node| node.word(&kinds, &[]));
+    // Where the type is wrong, none of the others shall look so too.
+    let kind = match kind {
+        Some(Asked::Http) | None => http_check(&mut table),
+        Some(Asked::Tcp) => Some(HealthKind::Tcp),
+        Some(Asked::Grpc) => grpc_check(&mut table),
+    }
+    .filter(|_| kind.is_some());
     let port = table.optional("port", |node| node.integer(1..=u16::MAX));
-    let expect_status = table
-        .or("expect_status", vec![200..=299], |node| node.some(MAX_RANGES, "leave it out for 200 to 299", statuses));
     let interval = table.or("interval", Duration::from_secs(5), |node| value::duration(node, HOUR));
+    let unhealthy_interval = table.optional("unhealthy_interval", |node| value::duration(node, HOUR));
     let timeout = table.or("timeout", Duration::from_secs(1), |node| value::duration(node, HOUR));
     let healthy_after = table.or("healthy_after", 2, |node| node.integer(1..=MAX_IN_A_ROW));
     let unhealthy_after = table.or("unhealthy_after", 3, |node| node.integer(1..=MAX_IN_A_ROW));
     table.finish(&[]);
-    kind?;
     Some(Health {
-        path: path?,
-        host: host?,
+        kind: kind?,
         port: port?,
-        expect_status: expect_status?,
         interval: interval?,
+        unhealthy_interval: unhealthy_interval?.unwrap_or(interval?),
         timeout: timeout?,
         healthy_after: NonZeroU32::new(healthy_after?)?,
         unhealthy_after: NonZeroU32::new(unhealthy_after?)?,
     })
+}
+
+fn http_check(table: &mut Table<'_>) -> Option<HealthKind> {
+    let path = table.or("path", "/".to_owned(), |node| node.parse(request_path));
+    let host = table.optional("host", |node| node.parse(address::authority));
+    let expect_status = table
+        .or("expect_status", vec![200..=299], |node| node.some(MAX_RANGES, "leave it out for 200 to 299", statuses));
+    let expect_body = table.optional("expect_body", value::text);
+    Some(HealthKind::Http { path: path?, host: host?, expect_status: expect_status?, expect_body: expect_body? })
+}
+
+fn grpc_check(table: &mut Table<'_>) -> Option<HealthKind> {
+    let service = table.or("service", String::new(), value::text);
+    let host = table.optional("host", |node| node.parse(address::authority));
+    Some(HealthKind::Grpc { service: service?, host: host? })
 }
 
 /// A path with perhaps a query, as it is sent.
