@@ -74,7 +74,7 @@ fn upstream() -> config::Upstream {
         host: Host::Preserve,
         max_requests_per_endpoint: None,
         tls: None,
-        timeouts: Timeouts { connect: PATIENCE, first_byte: PATIENCE, idle: PATIENCE, keepalive: PATIENCE },
+        timeouts: Timeouts::default(),
         health: None,
         retry: Retry::default(),
         outlier: None,

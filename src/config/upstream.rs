@@ -89,6 +89,8 @@ pub struct UpstreamTls {
 pub struct Timeouts {
     /// Default: 2s
     pub connect: Duration,
+    /// One try, from the request's last byte to the response's head; default: none
+    pub per_try: Option<Duration>,
     /// To the response's head; default: 30s
     pub first_byte: Duration,
     /// Between two reads or writes; default: 30s

@@ -128,6 +128,8 @@ reasons! {
     UpstreamReset = "upstream_reset", BAD_GATEWAY, Some("connection_terminated");
     /// The response was not HTTP
     UpstreamProtocol = "upstream_protocol", BAD_GATEWAY, Some("http_protocol_error");
+    /// No response head in the time that one try has
+    TryTimeout = "try_timeout", GATEWAY_TIMEOUT, Some("http_response_timeout");
     /// No response head in time
     UpstreamTimeout = "upstream_timeout", GATEWAY_TIMEOUT, Some("http_response_timeout");
     /// Nothing more of the response's body for too long

@@ -22,6 +22,8 @@ pub(super) fn reason(error: &Error, ctx: &RequestCtx, now: Instant) -> Reason {
         return overdue(ctx);
     }
     match error.esource() {
+        // The connection's own patience shows as an error of reading.
+        ErrorSource::Upstream if *error.etype() == ErrorType::ReadError && ctx.has_waited(now) => Reason::TryTimeout,
         ErrorSource::Upstream => upstream(error.etype(), ctx),
         ErrorSource::Downstream if ctx.deadline.as_ref().is_some_and(|deadline| deadline.has_passed(now)) => {
             silence(ctx)
@@ -93,7 +95,7 @@ pub(super) fn outcome(reason: Reason) -> Option<Outcome> {
         Reason::UpstreamTls | Reason::TlsTimeout => Some(Outcome::TlsFailed),
         Reason::UpstreamReset => Some(Outcome::Reset),
         Reason::UpstreamProtocol => Some(Outcome::ProtocolError),
-        Reason::UpstreamTimeout | Reason::RequestTimeout => Some(Outcome::Timeout),
+        Reason::TryTimeout | Reason::UpstreamTimeout | Reason::RequestTimeout => Some(Outcome::Timeout),
         Reason::ResponseIncomplete | Reason::UpstreamIdle => Some(Outcome::Incomplete),
         _ => None,
     }
@@ -114,6 +116,7 @@ pub(super) fn failure(reason: Reason, error: &Error, replayable: bool) -> Option
         }
         Reason::UpstreamReset if replayable => Some(Failure::Reset),
         Reason::UpstreamProtocol if replayable => Some(Failure::Protocol),
+        Reason::TryTimeout if replayable => Some(Failure::Timeout),
         // One that our patience with the client ended has used the client's time up.
         Reason::UpstreamTimeout if replayable && *error.esource() == ErrorSource::Upstream => Some(Failure::Timeout),
         _ => None,
@@ -147,7 +150,7 @@ pub(super) fn reply(reason: Reason) -> Reply {
         Reason::UpstreamTls => "The service behind this route could not be reached securely.",
         Reason::UpstreamReset => "The service behind this route closed the connection without an answer.",
         Reason::UpstreamProtocol => "The service behind this route did not answer in HTTP.",
-        Reason::UpstreamTimeout => "The service behind this route did not answer in time.",
+        Reason::TryTimeout | Reason::UpstreamTimeout => "The service behind this route did not answer in time.",
         Reason::UpstreamIdle => "The service behind this route stopped sending its response.",
         Reason::RequestTimeout => "The request took longer than this route allows.",
         Reason::ClientTimeout => "The request's body did not arrive in time.",
@@ -220,9 +223,11 @@ mod tests {
         assert_eq!(failure(Reason::UpstreamReset, &reset, true), Some(Failure::Reset));
         assert_eq!(failure(Reason::UpstreamReset, &reset, false), None);
         assert_eq!(failure(Reason::UpstreamProtocol, &reset, true), Some(Failure::Protocol));
-        for reason in [Reason::UpstreamTimeout, Reason::ClientAborted, Reason::BodyTooLarge] {
+        for reason in [Reason::RequestTimeout, Reason::ClientAborted, Reason::BodyTooLarge] {
             assert_eq!(failure(reason, &reset, true), None);
         }
+        let ours = Error::new_down(ErrorType::ReadTimedout);
+        assert_eq!(failure(Reason::UpstreamTimeout, &ours, true), None, "our patience, and the client's time");
         let late = Error::new_up(ErrorType::ReadTimedout);
         assert_eq!(failure(Reason::UpstreamTimeout, &late, true), Some(Failure::Timeout));
         assert_eq!(failure(Reason::UpstreamTimeout, &late, false), None);

@@ -142,6 +142,7 @@ impl ProxyHttp for Proxy {
         ctx: &mut Box<RequestCtx>,
     ) -> Result<()> {
         ctx.attempt.reading = Reading::begin(digest);
+        patience::watch(ctx);
         Ok(())
     }
 
@@ -175,7 +176,11 @@ impl ProxyHttp for Proxy {
                 return Err(Error::new_down(ErrorType::Custom("body too large")));
             }
         }
-        patience::moved(ctx, Instant::now());
+        let now = Instant::now();
+        if end_of_stream {
+            patience::sent(ctx, now);
+        }
+        patience::moved(ctx, now);
         Ok(())
     }
 
@@ -203,6 +208,9 @@ impl ProxyHttp for Proxy {
             return Err(Error::new_up(ErrorType::HTTPStatus(response.status.as_u16())));
         }
         ctx.progress.answered = Some(now);
+        if let Some(reading) = &ctx.attempt.reading {
+            reading.be_patient();
+        }
         // The answer says whether it is a stream: a client that only claims so would be rid of the route's timeout.
         ctx.progress.stream = response.status == StatusCode::SWITCHING_PROTOCOLS || answer::is_stream(response);
         if ctx.progress.stream {

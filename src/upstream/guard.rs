@@ -51,6 +51,13 @@ impl Guard {
         }
     }
 
+    /// The try is over, and its answer was good to the end.
+    pub(super) fn ended_well(&self, endpoint: &Endpoint) {
+        if let Some(outlier) = &self.outlier {
+            endpoint.state().record.ended_well(outlier);
+        }
+    }
+
     /// A later one: all that it can add is that the response broke off.
     pub(super) fn later(&self, endpoint: &Endpoint, outcome: Outcome) {
         if outcome != Outcome::Incomplete || (self.outlier.is_none() && self.breaker.is_none()) {

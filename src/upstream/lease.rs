@@ -83,7 +83,7 @@ impl Outcome {
         match self {
             Self::Abandoned => UNKNOWN,
             Self::Answered(status) if status.is_server_error() => 2,
-            Self::Answered(_) => 1,
+            Self::Answered(_) => WELL,
             Self::ConnectFailed => 3,
             Self::ConnectTimeout => 4,
             Self::TlsFailed => 5,
@@ -102,6 +102,8 @@ impl Outcome {
 
 /// The result of a try nobody has said anything of: that of [`Outcome::Abandoned`].
 const UNKNOWN: u8 = 0;
+/// That of an answer below 500.
+const WELL: u8 = 1;
 
 /// The right to use one endpoint once. Dropping it gives the endpoint's place back and counts the try.
 #[derive(Debug)]
@@ -182,8 +184,11 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.endpoint.state().release();
         let result = self.result.load(Ordering::Relaxed);
-        if let (UNKNOWN, Some(breaker)) = (result, &self.endpoint.guard().breaker) {
-            breaker.give_back(self.permit);
+        let guard = self.endpoint.guard();
+        match (result, &guard.breaker) {
+            (UNKNOWN, Some(breaker)) => breaker.give_back(self.permit),
+            (WELL, _) => guard.ended_well(&self.endpoint),
+            _ => {}
         }
         self.counters().finished(usize::from(result));
     }

@@ -162,6 +162,55 @@ fn a_service_that_comes_and_goes_costs_no_request_that_may_be_repeated() {
 }
 
 #[test]
+fn a_try_that_takes_too_long_is_given_up_for_another_and_no_upload_is() {
+    let (good, silent) = (Origin::echoing_bodies(), Origin::hanging());
+    let upstream = "timeouts = { per_try = \"300ms\" }\nretry = { on = [\"timeout\"] }";
+    let tollgate = before(&[good.addr(), silent.addr()], upstream);
+    for _ in 0..4 {
+        assert_eq!(tollgate.request("PUT", "/").body("whole").send().expect(200).text(), "whole");
+    }
+    let retries = silent.hits();
+    assert!(retries >= 2);
+    tollgate.wait_for_metric("tollgate_retries_total{upstream=\"app\",reason=\"timeout\"}", retries as f64);
+    let alone = before(&[silent.addr()], upstream);
+    let response = alone.get("/").send().expect(504);
+    assert_eq!(response.json()["reason"], "try_timeout");
+    assert_eq!(alone.logged(&response)["reason"], "try_timeout");
+    // The client takes longer than a try to send its request, and the service longer than one to send its answer.
+    let slow = Origin::scripted(|request, connection| {
+        connection.begin_chunked(200, &[]);
+        for byte in request.body.chunks(1) {
+            connection.chunk(byte);
+            let _ = connection.stream().socket().set_read_timeout(Some(Duration::from_millis(150)));
+            let _ = std::io::Read::read(&mut connection.stream().reader, &mut [0]);
+        }
+        connection.last_chunk();
+        connection.close();
+    });
+    let tollgate = before(&[slow.addr()], upstream);
+    let mut raw = super::support::Raw::connect(tollgate.addr());
+    raw.send("PUT / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 4\r\n\r\n");
+    for byte in ["a", "b", "c", "d"] {
+        wait::never("an answer", || slow.requests().len() > 0);
+        raw.send(byte);
+    }
+    let answer = String::from_utf8_lossy(&raw.rest().expect("an answer")).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(slow.hits(), 1);
+}
+
+#[test]
+fn a_service_that_never_shakes_hands_has_a_reason_of_its_own() {
+    let silent = Origin::raw(|connection| connection.hang());
+    let upstream = "tls = { server_name = \"a.example\" }\ntimeouts = { connect = \"300ms\" }";
+    let tollgate = before(&[silent.addr()], upstream);
+    let response = tollgate.post("/", "pay 100").send().expect(504);
+    assert_eq!(response.json()["reason"], "tls_timeout");
+    assert_eq!(tollgate.logged(&response)["reason"], "tls_timeout");
+    tollgate.wait_for_metric("tollgate_upstream_requests_total{upstream=\"app\",result=\"tls_failed\"}", 1.0);
+}
+
+#[test]
 fn an_answer_that_crawls_is_whole_and_one_that_stands_still_is_cut() {
     let pause = |connection: &mut super::support::origin::Connection, time: Duration| {
         // Until the other end says something, which it does not.

@@ -39,7 +39,7 @@ pub(super) fn upstream(mut table: Table<'_>) -> Option<Upstream> {
     let max_requests_per_endpoint =
         table.optional("max_requests_per_endpoint", |node| NonZeroU32::new(node.integer(1..=MAX_REQUESTS)?));
     let tls = table.optional("tls", |node| tls(node.table()?, endpoints.as_deref()));
-    let timeouts = table.or("timeouts", Timeouts::default(), |node| timeouts(node.table()?));
+    let timeouts = table.or("timeouts", Timeouts::default(), |node| timeouts(node.table()?, protocol));
     let health = table.optional("health", |node| health(node.table()?));
     let retry = table.or("retry", Retry::default(), |node| retry(node.table()?));
     let outlier = table.optional("outlier", |node| fitness::outlier(node.table()?));
@@ -179,6 +179,7 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(2),
+            per_try: None,
             first_byte: Duration::from_secs(30),
             idle: Duration::from_secs(30),
             keepalive: Duration::from_secs(50),
@@ -186,14 +187,20 @@ impl Default for Timeouts {
     }
 }
 
-fn timeouts(mut table: Table<'_>) -> Option<Timeouts> {
+fn timeouts(mut table: Table<'_>, protocol: Option<UpstreamProtocol>) -> Option<Timeouts> {
     let default = Timeouts::default();
     let connect = table.or("connect", default.connect, |node| value::duration(node, HOUR));
+    let per_try = table.optional("per_try", |node| {
+        if protocol.is_some_and(|protocol| protocol != UpstreamProtocol::Http1) {
+            node.problem_of_key("\"per_try\" is possible with protocol \"http/1.1\" alone: shorten \"first_byte\"");
+        }
+        value::duration(node, value::DAY)
+    });
     let first_byte = table.or("first_byte", default.first_byte, |node| value::duration(node, value::DAY));
     let idle = table.or("idle", default.idle, |node| value::duration(node, value::DAY));
     let keepalive = table.or("keepalive", default.keepalive, |node| value::duration(node, value::DAY));
     table.finish(&[]);
-    Some(Timeouts { connect: connect?, first_byte: first_byte?, idle: idle?, keepalive: keepalive? })
+    Some(Timeouts { connect: connect?, per_try: per_try?, first_byte: first_byte?, idle: idle?, keepalive: keepalive? })
 }
 
 #[derive(Clone, Copy)]

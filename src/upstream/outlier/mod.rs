@@ -60,7 +60,7 @@ pub(super) struct Record {
 
 impl Record {
     /// Takes the sign of a try, and how long its head took if that is asked for. The answer is why the endpoint should
-    /// be out, once a row of failures.
+    /// be out, once a row of failures. A good head does not end a row yet: its body may break off as those before did.
     pub(super) fn observe(&self, spec: &config::Outlier, sign: Sign, took: Option<Duration>) -> Option<Why> {
         if spec.compares_rates() {
             self.tries.fetch_add(1, Ordering::Relaxed);
@@ -71,12 +71,23 @@ impl Record {
                 self.micros.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
             }
         }
-        self.row(spec, sign)
+        if sign == Sign::Good { None } else { self.row(spec, sign) }
     }
 
     /// A try that was good at first has broken off.
     pub(super) fn broke(&self, spec: &config::Outlier) -> Option<Why> {
+        if spec.compares_rates() {
+            // It may have been counted in an interval that is over.
+            let less = |count: u32| count.checked_sub(1);
+            let _ = self.succeeded.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        }
         self.row(spec, Sign::GatewayError)
+    }
+
+    /// A try was good to its end.
+    pub(super) fn ended_well(&self, spec: &config::Outlier) {
+        let told = self.row(spec, Sign::Good);
+        debug_assert_eq!(told, None, "a good answer tells nothing");
     }
 
     fn row(&self, spec: &config::Outlier, sign: Sign) -> Option<Why> {

@@ -25,11 +25,32 @@ fn tally(tries: u32, succeeded: u32, millis: u64) -> Tally {
     Tally { tries, succeeded, micros: u64::from(tries) * millis * 1000 }
 }
 
+/// A try from its head to its end.
+fn whole(record: &Record, spec: &config::Outlier, sign: Sign) -> Option<Why> {
+    let told = record.observe(spec, sign, None);
+    if sign == Sign::Good {
+        record.ended_well(spec);
+    }
+    told
+}
+
+#[test]
+fn answers_that_break_off_are_a_row_although_each_has_a_good_head() {
+    let spec = config::Outlier { consecutive_failures: Some(count(3)), ..spec() };
+    let record = Record::default();
+    let told = [(); 3].map(|()| {
+        assert_eq!(record.observe(&spec, Sign::Good, None), None);
+        record.broke(&spec)
+    });
+    assert_eq!(told, [None, None, Some(Why::Failures)]);
+    assert_eq!(record.take(), Tally { tries: 3, succeeded: 0, micros: 0 });
+}
+
 #[test]
 fn a_row_of_failures_tells_and_one_good_answer_ends_it() {
     let spec = config::Outlier { consecutive_failures: Some(count(3)), ..spec() };
     let record = Record::default();
-    let told = |signs: &[Sign]| -> Vec<_> { signs.iter().map(|sign| record.observe(&spec, *sign, None)).collect() };
+    let told = |signs: &[Sign]| -> Vec<_> { signs.iter().map(|sign| whole(&record, &spec, *sign)).collect() };
     use Sign::{GatewayError, Good, ServerError};
     assert_eq!(told(&[ServerError, GatewayError, Good, ServerError, ServerError]), [None; 5]);
     assert_eq!(told(&[GatewayError, ServerError]), [Some(Why::Failures), None]);
@@ -87,7 +108,7 @@ proptest! {
         for good in results {
             row = if good { 0 } else { row + 1 };
             let sign = if good { Sign::Good } else { Sign::ServerError };
-            let told = record.observe(&spec, sign, None).is_some();
+            let told = whole(&record, &spec, sign).is_some();
             prop_assert_eq!(told, row > 0 && row % most == 0);
         }
     }
