@@ -81,6 +81,7 @@ pub(super) struct Endpoint {
     /// What the last check found; absent while it is healthy
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) unhealthy_because: Option<String>,
+    pub(super) drained: bool,
     pub(super) suspect: bool,
     /// Absent while it is not ejected
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -226,11 +227,13 @@ impl<'a> UpstreamReport<'a> {
 
 impl Endpoint {
     fn new(status: EndpointStatus) -> Self {
-        let EndpointStatus { address, healthy, suspect, in_flight, weight, illness, ejected_for, ejections } = status;
+        let EndpointStatus { address, healthy, drained, suspect, in_flight, weight, .. } = status;
+        let EndpointStatus { illness, ejected_for, ejections, .. } = status;
         Self {
             address: address.to_string(),
             weight,
             healthy,
+            drained,
             unhealthy_because: illness,
             suspect,
             ejected_until: ejected_for.map(|left| seconds(SystemTime::now() + left)),

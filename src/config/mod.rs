@@ -45,7 +45,7 @@ pub use store::{OnStoreFailure, RedisAddress, RedisServer, Store, StoreMode};
 pub use surroundings::{Surroundings, System, Variable};
 pub use timestamp::Timestamp;
 pub use upstream::{
-    Balance, Breaker, Endpoint, Health, HealthKind, Host, Outlier, Retry, RetryOn, Timeouts, Upstream,
+    Balance, Breaker, Endpoint, EndpointsFile, Health, HealthKind, Host, Outlier, Retry, RetryOn, Timeouts, Upstream,
     UpstreamProtocol, UpstreamTls, WhenAllDown,
 };
 

@@ -13,7 +13,7 @@ use super::ctx::{RequestCtx, is_http2};
 use crate::config::{self, UpstreamProtocol};
 
 /// How long a client may take none of a response, or send none of a body it announced.
-const CLIENT_SILENCE: Duration = Duration::from_secs(60);
+pub(super) const CLIENT_SILENCE: Duration = Duration::from_secs(60);
 
 /// How long it may take until a connection is ready for its next request, or closed.
 const LEAVE: Duration = Duration::from_secs(5);

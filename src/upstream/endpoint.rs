@@ -42,6 +42,8 @@ pub struct Endpoint {
 pub(super) struct State {
     in_flight: AtomicU32,
     healthy: AtomicBool,
+    /// An operator wants nothing new to go there
+    drained: AtomicBool,
     suspicion: Suspicion,
     /// What the checks have seen: one writer at a time, never a request
     health: Mutex<Health>,
@@ -56,6 +58,7 @@ impl State {
         Self {
             in_flight: AtomicU32::new(0),
             healthy: AtomicBool::new(true),
+            drained: AtomicBool::new(false),
             suspicion: Suspicion::new(now),
             health: Mutex::new(Health::default()),
             illness: Mutex::new(None),
@@ -107,8 +110,13 @@ impl Endpoint {
         self.place.weight
     }
 
-    /// What health checks say; true where nothing is checked.
+    /// Whether requests may go there: health checks say so, where there are any, and it is not drained.
     pub fn is_healthy(&self) -> bool {
+        self.passes_checks() && !self.is_drained()
+    }
+
+    /// What health checks say; true where nothing is checked.
+    pub(super) fn passes_checks(&self) -> bool {
         !self.guard.checked || self.state.healthy.load(Ordering::Relaxed)
     }
 
@@ -129,7 +137,10 @@ impl Endpoint {
         // Held until it is out, so that two at once do not both become the last that may be.
         let roster = self.lineage.roster.lock();
         let is_out = |state: &State| state.ejection.is_out(|| now);
-        let serves = |state: &State| !is_out(state) && (!self.guard.checked || state.healthy.load(Ordering::Relaxed));
+        let serves = |state: &State| {
+            let healthy = !self.guard.checked || state.healthy.load(Ordering::Relaxed);
+            healthy && !is_out(state) && !state.drained.load(Ordering::Relaxed)
+        };
         let others = roster.iter().filter(|state| !Arc::ptr_eq(state, &self.state) && serves(state)).count();
         let out = roster.iter().filter(|state| is_out(state)).count();
         if is_out(&self.state) || !outlier::may_eject(out, roster.len(), others, spec.max_ejected) {
@@ -143,6 +154,18 @@ impl Endpoint {
         log::warn!("upstream {upstream}: endpoint {endpoint} is ejected for {length:?}: {why}");
     }
 
+    pub(super) fn is_drained(&self) -> bool {
+        self.state.drained.load(Ordering::Relaxed)
+    }
+
+    /// An operator wants nothing new to go there, or wants it to serve again.
+    pub(super) fn drain(&self, drained: bool) {
+        if self.state.drained.swap(drained, Ordering::Relaxed) != drained {
+            let what = if drained { "is drained: it gets no new requests" } else { "serves again" };
+            log::info!("upstream {}: endpoint {} {what}", self.lineage.name, self.text);
+        }
+    }
+
     /// Leases held.
     pub fn in_flight(&self) -> u32 {
         self.state.in_flight.load(Ordering::Relaxed)
@@ -153,11 +176,12 @@ impl Endpoint {
         let ejection = self.guard.outlier.as_ref().map(|_| &self.state.ejection);
         EndpointStatus {
             address: Arc::clone(&self.text),
-            healthy: self.is_healthy(),
+            healthy: self.passes_checks(),
+            drained: self.is_drained(),
             suspect: !self.state.suspicion.is_clear(),
             in_flight: self.in_flight(),
             weight: self.place.weight,
-            illness: self.state.illness.lock().clone().filter(|_| !self.is_healthy()),
+            illness: self.state.illness.lock().clone().filter(|_| !self.passes_checks()),
             ejected_for: ejection.and_then(|ejection| ejection.remaining(now)),
             ejections: self.state.ejection.count(),
         }

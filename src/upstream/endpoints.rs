@@ -52,7 +52,7 @@ enum Standard {
     Good,
     /// Fit and not tried yet: healthy, and not ejected
     Fit,
-    /// Not tried yet, whatever is said of it
+    /// Not tried yet, whatever is said of it but that it is drained
     Any,
     /// Fit; tried, but it had taken the connection: where a pooled one broke, a new one may hold
     Again,
@@ -148,7 +148,7 @@ impl Endpoints {
             Some(failure) => failure.allows_again() && standard == Standard::Again,
         };
         tried_before
-            && (standard == Standard::Any || is_fit(endpoint, now))
+            && (is_fit(endpoint, now) || (standard == Standard::Any && !endpoint.is_drained()))
             && endpoint.has_room(self.rules.cap)
             && (standard != Standard::Good || endpoint.permits(now))
     }
@@ -204,7 +204,9 @@ impl Endpoints {
     fn why_not(&self, tried: &Tried, now: impl Fn() -> Instant + Copy) -> Unavailable {
         let mut why = Unavailable::NoHealthyEndpoint;
         let tries_all = self.rules.when_all_down == WhenAllDown::Try;
-        for endpoint in self.all.iter().filter(|endpoint| tries_all || is_fit(endpoint, now)) {
+        for endpoint in
+            self.all.iter().filter(|endpoint| is_fit(endpoint, now) || (tries_all && !endpoint.is_drained()))
+        {
             match tried.failure_at(endpoint.state()) {
                 Some(failure) if !failure.allows_again() => why = Unavailable::AllTried,
                 Some(_) | None => return Unavailable::EndpointsBusy,

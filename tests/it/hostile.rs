@@ -265,6 +265,24 @@ fn streams_with_a_closed_window_hold_little_and_are_left() {
     H2Client::cleartext(tollgate.addr()).get("/").expect(200);
 }
 
+/// A request costs something even if nothing is read ahead for it.
+#[test]
+fn a_crowd_of_streams_with_closed_windows_is_left_early() {
+    let origin = Origin::replying("ok");
+    let tollgate = Tollgate::with(&format!("[listeners.h2c]\nprotocols = [\"h2c\"]\n{}", open_to(&[origin.addr()])));
+    let mut honest = H2Client::cleartext(tollgate.addr());
+    let mut clients: Vec<_> = (0..8).map(|_| Frames::deaf(tollgate.addr(), &[frames::NO_WINDOW])).collect();
+    for (n, client) in (1..).zip(&mut clients) {
+        assert!(client.send_all(streams().take(100).map(get)));
+        wait::until("the origin to be asked", || origin.hits() == n * 100);
+    }
+    // Nobody waits for 60 seconds here: those that came while there was calm would.
+    wait::until("the crowd to be left", || {
+        tollgate.metric("tollgate_http_requests_in_flight").is_some_and(|left| left < 400.0)
+    });
+    honest.get("/").expect(200);
+}
+
 /// The same by HTTP/1. What the kernel takes for a client is not ours to hold.
 #[test]
 fn connections_that_take_nothing_hold_little_and_are_left() {

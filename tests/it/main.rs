@@ -8,6 +8,7 @@ mod calamity; // services that die, freeze, break off, lie and flap beside a goo
 mod client_certificate; // who the client is by its certificate, and who is told
 mod connections; // how many of them one address may have
 mod cors; // browsers: what a preflight is told, and whose pages may read what
+mod discovery; // where requests go, when names, services and lists say otherwise, or an operator does
 mod failover; // upstreams that fail: who is put out, who is left alone
 mod faults; // upstreams that break, clients that dawdle, resources that run out
 mod fleet; // how much, for several gateways together, whatever becomes of their store

@@ -105,6 +105,7 @@ fn upstream<'a>(upstream: &'a UpstreamReport<'_>) -> Vec<[Cell<'a>; 7]> {
 fn state(endpoint: &Endpoint, is_checked: bool) -> Cell<'static> {
     match (endpoint.healthy, endpoint.suspect, is_checked) {
         (false, ..) => Cell::Bad("unhealthy"),
+        _ if endpoint.drained => Cell::Wary("drained".into()),
         (true, ..) if endpoint.ejected_until.is_some() => Cell::Bad("ejected"),
         (true, true, _) => Cell::Wary("avoided for a moment".into()),
         (true, false, true) => Cell::Good("healthy"),
@@ -224,6 +225,7 @@ mod tests {
             address: "10.0.0.1:80".into(),
             weight: 1,
             healthy,
+            drained: false,
             suspect,
             unhealthy_because: None,
             ejected_until: None,

@@ -4,12 +4,15 @@
 //! does. Its number of pieces cannot be changed; their size is that of what a read finds. So connections to upstreams
 //! are streams of our own ([`Connector`]), which count what is held for clients and read less at once when a worker
 //! holds much: first those that already have much ahead. An honest client loses nothing by it but the size of pieces.
+//!
+//! What a request costs besides is not so small either, and one connection of HTTP/2 brings a hundred of them. So the
+//! more streams wait for their clients, the shorter is the [`patience`](Budget::patience) with one that begins to.
 
 mod connector;
 mod stream;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -19,6 +22,7 @@ use pingora_proxy::Session;
 pub use self::connector::Connector;
 pub(super) use self::connector::speak_http1;
 use super::ctx::{RequestCtx, is_http2};
+use super::patience::CLIENT_SILENCE;
 use crate::http::Deadline;
 
 /// What all workers together hold before every request is down to [`SCANTY`].
@@ -33,20 +37,30 @@ const MOST: usize = 10 * FULL;
 const FULL: usize = 64 * 1024;
 /// Pingora reads on until its own queue is full, so each read beyond a request's share is allowed this part of it.
 const EXTRA: usize = 8;
-/// Smaller pieces would cost more to count than to hold.
-const UNCOUNTED: usize = 512;
+/// Streams that may wait for their clients, over all workers, before patience begins to shorten.
+const CALM: usize = 128;
+/// As many as that, and patience is at its shortest.
+const CROWD: usize = 384;
+/// The shortest patience with a client that has not taken anything of a response: that of a closed window.
+const WITH_NO_PROGRESS: Duration = Duration::from_secs(1);
+/// The shortest with one that has.
+const WITH_PROGRESS: Duration = Duration::from_secs(10);
 
 /// What one worker holds of responses.
 #[derive(Debug)]
 pub(super) struct Budget {
     held: AtomicUsize,
     most: usize,
+    /// Streams whose clients have not taken all that was passed on
+    waiting: AtomicUsize,
+    workers: usize,
 }
 
 impl Budget {
     /// That of one of so many workers.
     fn of_one(workers: usize) -> Arc<Self> {
-        Arc::new(Self { held: AtomicUsize::new(0), most: BUDGET / workers.max(1) })
+        let workers = workers.max(1);
+        Arc::new(Self { held: AtomicUsize::new(0), most: BUDGET / workers, waiting: AtomicUsize::new(0), workers })
     }
 
     /// What one request may have ahead. All of it up to half of the budget, and from there on less and less.
@@ -54,6 +68,17 @@ impl Budget {
         let half = self.most / 2;
         let left = self.most.saturating_sub(self.held.load(Ordering::Relaxed)).min(half);
         SCANTY + (PLENTY - SCANTY) * left / half.max(1)
+    }
+
+    /// How long a stream may wait for its client to take a piece: as long as anybody may, unless many wait.
+    fn patience(&self, progress: bool) -> Duration {
+        let waiting = self.waiting.load(Ordering::Relaxed) * self.workers;
+        if waiting <= CALM {
+            return CLIENT_SILENCE;
+        }
+        let shortest = if progress { WITH_PROGRESS } else { WITH_NO_PROGRESS };
+        let left = CROWD.saturating_sub(waiting) as u32;
+        shortest + (CLIENT_SILENCE - shortest) * left / (CROWD - CALM) as u32
     }
 }
 
@@ -65,6 +90,10 @@ pub(super) struct Ahead {
     coming: AtomicUsize,
     /// Passed on to an h2 client, and not yet free again
     held: AtomicUsize,
+    /// The same in pieces
+    pieces: AtomicUsize,
+    /// Whether an h2 client has taken a piece of this response
+    progress: AtomicBool,
     /// Passed on to an HTTP/1 client, and not yet written when last looked at
     unsent: AtomicUsize,
     /// Pingora copies several pieces that it writes at once into one buffer, which is there until the end
@@ -87,6 +116,8 @@ impl Ahead {
             budget,
             coming: AtomicUsize::default(),
             held: AtomicUsize::default(),
+            pieces: AtomicUsize::default(),
+            progress: AtomicBool::default(),
             unsent: AtomicUsize::default(),
             copied: AtomicUsize::default(),
             unsent_counted: AtomicUsize::default(),
@@ -126,6 +157,7 @@ impl Ahead {
         for part in [&self.unsent, &self.copied] {
             part.store(0, Ordering::Relaxed);
         }
+        self.progress.store(false, Ordering::Relaxed);
         for part in [&self.coming, &self.buffer, &self.unsent_counted] {
             self.budget.held.fetch_sub(part.swap(0, Ordering::Relaxed), Ordering::Relaxed);
         }
@@ -157,14 +189,17 @@ impl Reading {
     /// Counts a piece for an h2 client until its memory is free again.
     fn pass(&self, piece: Bytes) -> Bytes {
         let ahead = &self.0;
-        if piece.len() < UNCOUNTED {
-            ahead.come();
-            return piece;
-        }
         ahead.held.fetch_add(piece.len(), Ordering::Relaxed);
         ahead.budget.held.fetch_add(piece.len(), Ordering::Relaxed);
+        if ahead.pieces.fetch_add(1, Ordering::Relaxed) == 0 {
+            ahead.budget.waiting.fetch_add(1, Ordering::Relaxed);
+        }
         ahead.come();
         Bytes::from_owner(Held { piece, ahead: Arc::clone(ahead) })
+    }
+
+    fn patience(&self) -> Duration {
+        self.0.budget.patience(self.0.progress.load(Ordering::Relaxed))
     }
 
     /// A piece of this size is passed on to an HTTP/1 client; with it so much is not yet written.
@@ -186,12 +221,13 @@ impl Drop for Reading {
 }
 
 /// Counts what is on its way to the client.
-pub(super) fn pass(session: &Session, body: &mut Option<Bytes>, ctx: &RequestCtx) {
+pub(super) fn pass(session: &mut Session, body: &mut Option<Bytes>, ctx: &RequestCtx) {
     let Some(reading) = &ctx.attempt.reading else {
         return;
     };
     if ctx.connection.as_deref().is_some_and(is_http2) {
         *body = body.take().map(|piece| reading.pass(piece));
+        session.set_write_timeout(Some(reading.patience()));
     } else {
         let passed = usize::try_from(ctx.progress.sent_bytes).unwrap_or(usize::MAX);
         let unsent = passed.saturating_sub(session.body_bytes_sent()).min(MOST);
@@ -213,8 +249,13 @@ impl AsRef<[u8]> for Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.ahead.held.fetch_sub(self.piece.len(), Ordering::Relaxed);
-        self.ahead.budget.held.fetch_sub(self.piece.len(), Ordering::Relaxed);
+        let ahead = &self.ahead;
+        ahead.held.fetch_sub(self.piece.len(), Ordering::Relaxed);
+        ahead.budget.held.fetch_sub(self.piece.len(), Ordering::Relaxed);
+        ahead.progress.store(true, Ordering::Relaxed);
+        if ahead.pieces.fetch_sub(1, Ordering::Relaxed) == 1 {
+            ahead.budget.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -251,6 +292,30 @@ mod tests {
             assert!(held < BUDGET / workers + stalled.len() * 4 * SCANTY, "{workers}: {held}");
             drop(stalled);
             assert_eq!(budget.held.load(Ordering::Relaxed), 0);
+        }
+    }
+
+    #[test]
+    fn the_more_streams_wait_the_shorter_they_may() {
+        for workers in [1, 2, 16] {
+            let budget = Budget::of_one(workers);
+            let mut patience = Vec::new();
+            let stalled: Vec<_> = (0..CROWD / workers)
+                .map(|_| {
+                    let stalled = stall(&budget);
+                    patience.push(stalled.0.patience());
+                    stalled
+                })
+                .collect();
+            assert_eq!(patience[..CALM / workers], vec![CLIENT_SILENCE; CALM / workers]);
+            assert!(patience.is_sorted_by(|before, after| before >= after));
+            assert_eq!(patience.last(), Some(&WITH_NO_PROGRESS), "{workers}");
+            let (slow, mut pieces) = stall(&budget);
+            pieces.pop();
+            assert_eq!(slow.patience(), WITH_PROGRESS, "it takes a piece now and then");
+            drop((stalled, pieces));
+            assert_eq!(slow.patience(), CLIENT_SILENCE);
+            assert_eq!(budget.waiting.load(Ordering::Relaxed), 0);
         }
     }
 

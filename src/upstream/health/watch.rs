@@ -25,11 +25,11 @@ pub(in crate::upstream) async fn watch(owner: Owner, check: Arc<Check>) {
     while again {
         tokio::select! {
             () = &mut healthy => {
-                again = round(&owner, &check, Endpoint::is_healthy).await;
+                again = round(&owner, &check, Endpoint::passes_checks).await;
                 healthy = after(intervals.healthy);
             }
             () = &mut unhealthy => {
-                again = round(&owner, &check, |endpoint| !endpoint.is_healthy()).await;
+                again = round(&owner, &check, |endpoint| !endpoint.passes_checks()).await;
                 unhealthy = after(intervals.unhealthy);
             }
             () = changed.notified() => again = round(&owner, &check, |endpoint| !endpoint.was_checked()).await,
