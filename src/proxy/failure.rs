@@ -24,6 +24,7 @@ pub(super) fn reason(error: &Error, ctx: &RequestCtx, now: Instant) -> Reason {
     match error.esource() {
         // The connection's own patience shows as an error of reading.
         ErrorSource::Upstream if *error.etype() == ErrorType::ReadError && ctx.has_waited(now) => Reason::TryTimeout,
+        ErrorSource::Upstream if is_late_handshake(error, ctx) => Reason::TlsTimeout,
         ErrorSource::Upstream => upstream(error.etype(), ctx),
         ErrorSource::Downstream if ctx.deadline.as_ref().is_some_and(|deadline| deadline.has_passed(now)) => {
             silence(ctx)
@@ -56,6 +57,14 @@ fn silence(ctx: &RequestCtx) -> Reason {
         Progress { request_done: true, answered: None, .. } => Reason::UpstreamTimeout,
         _ => Reason::ClientTimeout,
     }
+}
+
+/// Whether TCP was there in time and TLS was not. With rustls Pingora has one error for both, but a cause for that of TCP
+/// alone.
+fn is_late_handshake(error: &Error, ctx: &RequestCtx) -> bool {
+    *error.etype() == ErrorType::ConnectTimedout
+        && error.cause.is_none()
+        && ctx.upstream().is_some_and(|upstream| upstream.spec().tls.is_some())
 }
 
 fn upstream(error: &ErrorType, ctx: &RequestCtx) -> Reason {
