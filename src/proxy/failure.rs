@@ -59,11 +59,10 @@ fn silence(ctx: &RequestCtx) -> Reason {
     }
 }
 
-/// Whether TCP was there in time and TLS was not. With rustls Pingora has one error for both, but a cause for that of TCP
-/// alone.
+/// Whether TCP was there in time and TLS was not. With rustls Pingora has one error for both, whose words alone differ.
 fn is_late_handshake(error: &Error, ctx: &RequestCtx) -> bool {
     *error.etype() == ErrorType::ConnectTimedout
-        && error.cause.is_none()
+        && error.context.as_ref().is_some_and(|context| context.as_str().starts_with("connecting to server"))
         && ctx.upstream().is_some_and(|upstream| upstream.spec().tls.is_some())
 }
 
