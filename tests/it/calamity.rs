@@ -191,7 +191,7 @@ fn a_try_that_takes_too_long_is_given_up_for_another_and_no_upload_is() {
     let mut raw = super::support::Raw::connect(tollgate.addr());
     raw.send("PUT / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 4\r\n\r\n");
     for byte in ["a", "b", "c", "d"] {
-        wait::never("an answer", || slow.requests().len() > 0);
+        wait::never("an answer", || !slow.requests().is_empty());
         raw.send(byte);
     }
     let answer = String::from_utf8_lossy(&raw.rest().expect("an answer")).into_owned();
