@@ -59,6 +59,18 @@ pub(super) struct UpstreamReport<'a> {
     pub(super) requests: BTreeMap<&'static str, u64>,
     /// As `tollgate_retries_total`
     pub(super) retries: BTreeMap<&'static str, u64>,
+    pub(super) retries_over_budget: u64,
+    /// As `tollgate_ejections_total`
+    pub(super) ejections: BTreeMap<&'static str, u64>,
+    /// Absent where there is none
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) breaker: Option<BreakerReport>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct BreakerReport {
+    pub(super) state: &'static str,
+    pub(super) openings: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -66,8 +78,15 @@ pub(super) struct Endpoint {
     pub(super) address: String,
     pub(super) weight: u32,
     pub(super) healthy: bool,
+    /// What the last check found; absent while it is healthy
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) unhealthy_because: Option<String>,
     pub(super) drained: bool,
     pub(super) suspect: bool,
+    /// Absent while it is not ejected
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ejected_until: Option<u64>,
+    pub(super) ejections: u64,
     pub(super) requests_in_flight: u32,
 }
 
@@ -197,14 +216,30 @@ impl<'a> UpstreamReport<'a> {
             endpoints: upstream.endpoints().into_iter().map(Endpoint::new).collect(),
             requests: counts.results.into_iter().chain(counts.refused).collect(),
             retries: counts.retries.into_iter().collect(),
+            retries_over_budget: counts.over_budget,
+            ejections: counts.ejections.into_iter().collect(),
+            breaker: upstream
+                .breaker()
+                .map(|breaker| BreakerReport { state: breaker.state.name(), openings: breaker.openings }),
         }
     }
 }
 
 impl Endpoint {
     fn new(status: EndpointStatus) -> Self {
-        let EndpointStatus { address, healthy, drained, suspect, in_flight, weight } = status;
-        Self { address: address.to_string(), weight, healthy, drained, suspect, requests_in_flight: in_flight }
+        let EndpointStatus { address, healthy, drained, suspect, in_flight, weight, .. } = status;
+        let EndpointStatus { illness, ejected_for, ejections, .. } = status;
+        Self {
+            address: address.to_string(),
+            weight,
+            healthy,
+            drained,
+            unhealthy_because: illness,
+            suspect,
+            ejected_until: ejected_for.map(|left| seconds(SystemTime::now() + left)),
+            ejections,
+            requests_in_flight: in_flight,
+        }
     }
 }
 

@@ -81,9 +81,12 @@ fn upstream() -> config::Upstream {
         proxy_protocol: None,
         max_requests_per_endpoint: None,
         tls: None,
-        timeouts: Timeouts { connect: PATIENCE, first_byte: PATIENCE, idle: PATIENCE, keepalive: PATIENCE },
+        timeouts: Timeouts::default(),
         health: None,
-        retry: Retry { max_retries: 0, on: Vec::new(), methods: Vec::new() },
+        retry: Retry::default(),
+        outlier: None,
+        breaker: None,
+        when_all_down: config::WhenAllDown::Refuse,
     }
 }
 
@@ -408,9 +411,10 @@ async fn the_page_about_metrics_lists_those_that_there_are_and_no_others() {
     let scrape = get(served.addr, "/metrics").await;
     let families = scrape.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     let mut present: BTreeSet<_> = families.filter(|name| name.starts_with("tollgate_")).collect();
-    // These appear with the first key set, with a route in shadow mode, with a service that decides, and with a limit
+    // These appear with the first breaker, with the first key set, with a route in shadow mode, with a service that decides, and with a limit
     // that has a store.
     present.extend(["tollgate_jwks_age_seconds", "tollgate_auth_shadow", "tollgate_auth_requests_total"]);
+    present.extend(["tollgate_breaker_state", "tollgate_breaker_openings_total"]);
     present.extend(["tollgate_limit_store_requests_total", "tollgate_limit_store_up"]);
     let names =
         include_str!("../../docs/metrics.md").lines().filter_map(|row| row.strip_prefix("| `")?.split('`').next());

@@ -45,8 +45,8 @@ pub use store::{OnStoreFailure, RedisAddress, RedisServer, Store, StoreMode};
 pub use surroundings::{Surroundings, System, Variable};
 pub use timestamp::Timestamp;
 pub use upstream::{
-    Balance, Endpoint, EndpointsFile, Health, Host, ProxyHeader, Retry, RetryOn, Timeouts, Upstream, UpstreamProtocol,
-    UpstreamTls,
+    Balance, Breaker, Endpoint, EndpointsFile, Health, HealthKind, Host, Outlier, ProxyHeader, Retry, RetryOn,
+    Timeouts, Upstream, UpstreamProtocol, UpstreamTls, WhenAllDown,
 };
 
 /// A name from the configuration. Shared, because metrics, logs and answers repeat it.

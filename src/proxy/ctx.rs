@@ -75,6 +75,12 @@ pub struct Attempts {
     pub tried: Tried,
     /// The endpoint in use; holding it counts as a request in flight there
     pub lease: Option<Lease>,
+    /// Where the next attempt goes, if that is decided already
+    pub next: Option<Lease>,
+    /// When the try in use is given up, if its head has not come
+    pub gives_up: Option<Instant>,
+    /// What is waited for before it
+    pub wait: Duration,
     /// What has been read of the response ahead of the client
     pub(super) reading: Option<Reading>,
     /// How many have been made
@@ -158,6 +164,11 @@ impl RequestCtx {
     /// Whether the whole exchange has taken too long.
     pub(super) fn is_overdue(&self, now: Instant) -> bool {
         self.attempt.last.is_some_and(|last| now >= last)
+    }
+
+    /// Whether the try in use has waited long enough for its head.
+    pub(super) fn has_waited(&self, now: Instant) -> bool {
+        self.progress.answered.is_none() && self.attempt.gives_up.is_some_and(|at| now >= at)
     }
 
     /// What remains for the whole exchange.

@@ -1,5 +1,6 @@
 //! The data plane: Pingora's phases, in the order it calls them, each delegating.
 
+mod again;
 mod ahead;
 mod answer;
 mod ctx;
@@ -95,10 +96,12 @@ impl ProxyHttp for Proxy {
         };
         // Its place is given back before another one is taken.
         ctx.attempt.lease = None;
-        let lease = upstream.pick(&ctx.attempt.tried).map_err(|unavailable| {
+        again::wait(ctx).await;
+        let lease = ctx.attempt.next.take().map_or_else(|| upstream.pick(&ctx.attempt.tried), Ok);
+        let lease = lease.map_err(|unavailable| {
             // After a failed attempt the client is told of that one.
             if ctx.reply.is_none() {
-                ctx.reply = Some(failure::unavailable(unavailable));
+                ctx.reply = Some(failure::unavailable(unavailable, &upstream));
             }
             Error::new(ErrorType::Custom("no endpoint"))
         })?;
@@ -110,8 +113,11 @@ impl ProxyHttp for Proxy {
         let header = upstream.spec().proxy_protocol.map(|version| announcement(version, forward::ends(ctx)));
         let mut peer = lease.peer(header, session.is_upgrade_req());
         ahead::speak_http1(&mut peer.options);
-        ctx.attempt.lease = Some(lease);
         let now = Instant::now();
+        if ctx.attempt.count == 1 {
+            upstream.requested(&lease, now);
+        }
+        ctx.attempt.lease = Some(lease);
         ctx.attempt.began = Some(now);
         patience::attempt(&mut peer.options, ctx, upstream.spec(), now);
         Ok(peer)
@@ -137,6 +143,7 @@ impl ProxyHttp for Proxy {
         ctx: &mut Box<RequestCtx>,
     ) -> Result<()> {
         ctx.attempt.reading = Reading::begin(digest);
+        patience::watch(ctx);
         Ok(())
     }
 
@@ -170,7 +177,11 @@ impl ProxyHttp for Proxy {
                 return Err(Error::new_down(ErrorType::Custom("body too large")));
             }
         }
-        patience::moved(ctx, Instant::now());
+        let now = Instant::now();
+        if end_of_stream {
+            patience::sent(ctx, now);
+        }
+        patience::moved(ctx, now);
         Ok(())
     }
 
@@ -188,12 +199,18 @@ impl ProxyHttp for Proxy {
             return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
         }
         let now = Instant::now();
-        ctx.progress.answered = Some(now);
         if let (Some(route), Some(began)) = (&ctx.route, ctx.attempt.began) {
             route.metrics.answered(now.saturating_duration_since(began));
         }
         if let Some(lease) = &ctx.attempt.lease {
             lease.observe(Outcome::Answered(response.status));
+        }
+        if again::instead_of(response.status, session, ctx, now) {
+            return Err(Error::new_up(ErrorType::HTTPStatus(response.status.as_u16())));
+        }
+        ctx.progress.answered = Some(now);
+        if let Some(reading) = &ctx.attempt.reading {
+            reading.be_patient();
         }
         // The answer says whether it is a stream: a client that only claims so would be rid of the route's timeout.
         ctx.progress.stream = response.status == StatusCode::SWITCHING_PROTOCOLS || answer::is_stream(response);
@@ -315,6 +332,11 @@ impl Proxy {
 /// An attempt failed: credits the endpoint, and decides whether there is another attempt. Pingora's own idea of it is
 /// never used.
 fn fail(session: &Session, ctx: &mut RequestCtx, mut error: Box<Error>, replayable: bool) -> Box<Error> {
+    if ctx.attempt.next.is_some() {
+        // Given up for another attempt: nothing has failed.
+        error.set_retry(true);
+        return error;
+    }
     let now = Instant::now();
     let mut reason = failure::reason(&error, ctx, now);
     let begun = answer::has_begun(session);
@@ -324,16 +346,12 @@ fn fail(session: &Session, ctx: &mut RequestCtx, mut error: Box<Error>, replayab
     if let (Some(lease), Some(outcome)) = (&ctx.attempt.lease, failure::outcome(reason)) {
         lease.observe(outcome);
     }
-    let failure = failure::failure(reason, &error, replayable).filter(|failure| {
-        let method = &session.req_header().method;
-        let policy = ctx.upstream().map(|upstream| upstream.retry());
-        !begun
-            && !ctx.is_overdue(now)
-            && policy.is_some_and(|policy| policy.decides(*failure, method, ctx.attempt.tried.len()))
-    });
-    match (failure, &ctx.attempt.lease) {
-        (Some(failure), Some(lease)) => {
+    let failure = failure::failure(reason, &error, replayable).filter(|_| !begun);
+    let wait = failure.and_then(|failure| again::after(failure, session, ctx, now));
+    match (failure.zip(wait), &ctx.attempt.lease) {
+        (Some((failure, wait)), Some(lease)) => {
             ctx.attempt.tried.add(lease, failure);
+            ctx.attempt.wait = wait;
             // If no endpoint is left, the client is told why this attempt failed.
             ctx.reply = Some(failure::reply(reason));
             error.set_retry(true);

@@ -9,10 +9,13 @@ use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
 
 use super::address::Address;
-use super::counters::{Counters, EndpointStatus};
+use super::counters::EndpointStatus;
 use super::group::Lineage;
+use super::guard::Guard;
 use super::health::Health;
+use super::outlier::{self, Ejection, Record, Why};
 use super::suspicion::Suspicion;
+use crate::config;
 
 /// An address and what is written about it in the configuration.
 #[derive(Clone, Debug)]
@@ -29,8 +32,7 @@ pub struct Endpoint {
     place: Place,
     text: Arc<str>,
     peer: HttpPeer,
-    /// Whether health checks decide; without them nothing an earlier version learnt may keep it out
-    checked: bool,
+    guard: Arc<Guard>,
     state: Arc<State>,
     lineage: Arc<Lineage>,
 }
@@ -45,6 +47,10 @@ pub(super) struct State {
     suspicion: Suspicion,
     /// What the checks have seen: one writer at a time, never a request
     health: Mutex<Health>,
+    /// Why it is unhealthy
+    illness: Mutex<Option<String>>,
+    pub(super) ejection: Ejection,
+    pub(super) record: Record,
 }
 
 impl State {
@@ -55,6 +61,9 @@ impl State {
             drained: AtomicBool::new(false),
             suspicion: Suspicion::new(now),
             health: Mutex::new(Health::default()),
+            illness: Mutex::new(None),
+            ejection: Ejection::new(now),
+            record: Record::default(),
         }
     }
 
@@ -78,12 +87,12 @@ impl Endpoint {
     pub(super) fn new(
         place: Place,
         template: &HttpPeer,
-        checked: bool,
+        guard: Arc<Guard>,
         (state, lineage): (Arc<State>, Arc<Lineage>),
     ) -> Self {
         let text = place.address.to_string().into();
         let peer = super::peer::at(template, &place.address);
-        Self { place, text, peer, checked, state, lineage }
+        Self { place, text, peer, guard, state, lineage }
     }
 
     /// Where it is.
@@ -106,11 +115,46 @@ impl Endpoint {
         self.passes_checks() && !self.is_drained()
     }
 
-    fn passes_checks(&self) -> bool {
-        !self.checked || self.state.healthy.load(Ordering::Relaxed)
+    /// What health checks say; true where nothing is checked.
+    pub(super) fn passes_checks(&self) -> bool {
+        !self.guard.checked || self.state.healthy.load(Ordering::Relaxed)
     }
 
-    fn is_drained(&self) -> bool {
+    /// Whether it is out because of what its answers were.
+    pub(super) fn is_ejected(&self, now: impl Fn() -> Instant + Copy) -> bool {
+        if self.guard.outlier.is_none() {
+            return false;
+        }
+        if self.state.ejection.has_returned(now) {
+            self.state.record.begin_anew();
+            log::info!("upstream {}: endpoint {} is no longer ejected", self.lineage.name, self.text);
+        }
+        self.state.ejection.is_out(now)
+    }
+
+    /// Puts it out, unless too many are or nobody else could serve.
+    pub(super) fn eject(&self, spec: &config::Outlier, why: Why, now: Instant) {
+        // Held until it is out, so that two at once do not both become the last that may be.
+        let roster = self.lineage.roster.lock();
+        let is_out = |state: &State| state.ejection.is_out(|| now);
+        let serves = |state: &State| {
+            let healthy = !self.guard.checked || state.healthy.load(Ordering::Relaxed);
+            healthy && !is_out(state) && !state.drained.load(Ordering::Relaxed)
+        };
+        let others = roster.iter().filter(|state| !Arc::ptr_eq(state, &self.state) && serves(state)).count();
+        let out = roster.iter().filter(|state| is_out(state)).count();
+        if is_out(&self.state) || !outlier::may_eject(out, roster.len(), others, spec.max_ejected) {
+            return;
+        }
+        let length = self.state.ejection.eject(now, spec.ejection, spec.max_ejection);
+        drop(roster);
+        self.state.record.begin_anew();
+        self.lineage.counters.ejected(why);
+        let (upstream, endpoint, why) = (&self.lineage.name, &self.text, why.name());
+        log::warn!("upstream {upstream}: endpoint {endpoint} is ejected for {length:?}: {why}");
+    }
+
+    pub(super) fn is_drained(&self) -> bool {
         self.state.drained.load(Ordering::Relaxed)
     }
 
@@ -128,6 +172,8 @@ impl Endpoint {
     }
 
     pub(super) fn status(&self) -> EndpointStatus {
+        let now = Instant::now();
+        let ejection = self.guard.outlier.as_ref().map(|_| &self.state.ejection);
         EndpointStatus {
             address: Arc::clone(&self.text),
             healthy: self.passes_checks(),
@@ -135,6 +181,9 @@ impl Endpoint {
             suspect: !self.state.suspicion.is_clear(),
             in_flight: self.in_flight(),
             weight: self.place.weight,
+            illness: self.state.illness.lock().clone().filter(|_| !self.passes_checks()),
+            ejected_for: ejection.and_then(|ejection| ejection.remaining(now)),
+            ejections: self.state.ejection.count(),
         }
     }
 
@@ -151,8 +200,12 @@ impl Endpoint {
         &self.state
     }
 
-    pub(super) fn counters(&self) -> &Counters {
-        &self.lineage.counters
+    pub(super) fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    pub(super) fn lineage(&self) -> &Lineage {
+        &self.lineage
     }
 
     pub(super) fn has_room(&self, cap: Option<NonZeroU32>) -> bool {
@@ -200,6 +253,7 @@ impl Endpoint {
         let mut health = self.state.health.lock();
         let Some(healthy) = health.observe(result.is_ok(), thresholds) else { return false };
         self.state.healthy.store(healthy, Ordering::Relaxed);
+        *self.state.illness.lock() = result.err().map(str::to_owned);
         match result {
             Ok(()) => log::info!("upstream {}: endpoint {} is healthy", self.lineage.name, self.text),
             Err(why) => log::warn!("upstream {}: endpoint {} is unhealthy: {why}", self.lineage.name, self.text),

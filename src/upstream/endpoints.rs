@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::balance::{Random, is_less_busy, smooth_cycle};
+use super::breaker::Permit;
 use super::endpoint::Endpoint;
 use super::group::Lineage;
+use super::guard::Guard;
 use super::lease::{Lease, Tried, Unavailable};
-use super::retry::Failure;
-use crate::config::{self, Balance};
+use crate::config::{self, Balance, WhenAllDown};
 
 /// Draws before the whole list is looked through; with half the endpoints out, 255 of 256 requests need no more.
 const DRAWS: usize = 8;
@@ -20,11 +21,13 @@ const DRAWS: usize = 8;
 pub(super) struct Rules {
     pub(super) balance: Balance,
     pub(super) cap: Option<NonZeroU32>,
+    pub(super) when_all_down: WhenAllDown,
 }
 
 impl Rules {
     pub(super) fn of(spec: &config::Upstream) -> Self {
-        Self { balance: spec.balance, cap: spec.max_requests_per_endpoint }
+        let config::Upstream { balance, max_requests_per_endpoint: cap, when_all_down, .. } = *spec;
+        Self { balance, cap, when_all_down }
     }
 }
 
@@ -34,6 +37,7 @@ pub(super) struct Endpoints {
     all: Box<[Arc<Endpoint>]>,
     rules: Rules,
     lineage: Arc<Lineage>,
+    guard: Arc<Guard>,
     /// Places in `all` of those that were healthy when this was laid out: the round-robin cycle, or each once
     slots: Box<[u32]>,
     /// Turns taken
@@ -44,17 +48,25 @@ pub(super) struct Endpoints {
 /// What a request accepts, from the first wish to the last resort.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Standard {
-    /// Healthy, above suspicion, not tried yet
+    /// Fit, above suspicion, not tried yet
     Good,
-    /// Healthy and not tried yet
-    Healthy,
-    /// Healthy; tried, but it had taken the connection: where a pooled one broke, a new one may hold
+    /// Fit and not tried yet: healthy, and not ejected
+    Fit,
+    /// Not tried yet, whatever is said of it but that it is drained
+    Any,
+    /// Fit; tried, but it had taken the connection: where a pooled one broke, a new one may hold
     Again,
 }
 
 impl Endpoints {
     /// Lays out the turns over those of `all` that are healthy now. `turn` is how many were taken before.
-    pub(super) fn new(all: Box<[Arc<Endpoint>]>, rules: Rules, lineage: Arc<Lineage>, turn: u64, seed: u64) -> Self {
+    pub(super) fn new(
+        all: Box<[Arc<Endpoint>]>,
+        rules: Rules,
+        (lineage, guard): (Arc<Lineage>, Arc<Guard>),
+        turn: u64,
+        seed: u64,
+    ) -> Self {
         let healthy = || (0_u32..).zip(&*all).filter(|(_, endpoint)| endpoint.is_healthy());
         let places: Vec<u32> = healthy().map(|(place, _)| place).collect();
         let slots = match rules.balance {
@@ -64,12 +76,14 @@ impl Endpoints {
                 smooth_cycle(&weights).into_iter().map(|slot| places[slot as usize]).collect()
             }
         };
-        Self { all, rules, lineage, slots: slots.into(), turn: AtomicU64::new(turn), random: Random::new(seed) }
+        let (turn, random) = (AtomicU64::new(turn), Random::new(seed));
+        Self { all, rules, lineage, guard, slots: slots.into(), turn, random }
     }
 
     /// The same endpoints, laid out for who is healthy now.
     pub(super) fn laid_out_again(&self, seed: u64) -> Self {
-        Self::new(self.all.clone(), self.rules, Arc::clone(&self.lineage), self.turn(), seed)
+        let shared = (Arc::clone(&self.lineage), Arc::clone(&self.guard));
+        Self::new(self.all.clone(), self.rules, shared, self.turn(), seed)
     }
 
     pub(super) fn all(&self) -> &[Arc<Endpoint>] {
@@ -82,30 +96,59 @@ impl Endpoints {
 
     /// Chooses and takes a place.
     pub(super) fn pick(&self, tried: &Tried, now: impl Fn() -> Instant + Copy) -> Result<Lease, Unavailable> {
-        for standard in [Standard::Good, Standard::Healthy, Standard::Again] {
-            if standard == Standard::Again && tried.is_empty() {
-                break;
+        self.choose(tried, now).inspect_err(|why| self.lineage.counters.refused(*why))
+    }
+
+    /// The same for somebody who can do without.
+    pub(super) fn choose(&self, tried: &Tried, now: impl Fn() -> Instant + Copy) -> Result<Lease, Unavailable> {
+        let Some(breaker) = &self.guard.breaker else {
+            let endpoint = self.take(tried, now).ok_or_else(|| self.why_not(tried, now))?;
+            return Ok(Lease::new(endpoint, Permit::Usual));
+        };
+        let permit = breaker.admit(now).ok_or(Unavailable::BreakerOpen)?;
+        match self.take(tried, now) {
+            Some(endpoint) => Ok(Lease::new(endpoint, permit)),
+            None => {
+                breaker.give_back(permit);
+                Err(self.why_not(tried, now))
+            }
+        }
+    }
+
+    /// Takes a place at the best there is.
+    fn take(&self, tried: &Tried, now: impl Fn() -> Instant + Copy) -> Option<Arc<Endpoint>> {
+        for standard in [Standard::Good, Standard::Fit, Standard::Any, Standard::Again] {
+            let skipped = match standard {
+                Standard::Good | Standard::Fit => false,
+                Standard::Any => self.rules.when_all_down == WhenAllDown::Refuse,
+                Standard::Again => tried.is_empty(),
+            };
+            if skipped {
+                continue;
             }
             // A place may be gone between looking and taking, but then somebody else got on: this ends.
             while let Some(endpoint) = self.draw(|endpoint| self.is_open(endpoint, standard, tried, now)) {
                 if endpoint.take(self.rules.cap, standard != Standard::Good, now) {
-                    return Ok(Lease::new(Arc::clone(endpoint)));
+                    return Some(Arc::clone(endpoint));
                 }
             }
         }
-        let why = self.why_not(tried);
-        self.lineage.counters.refused(why);
-        Err(why)
+        None
     }
 
-    fn is_open(&self, endpoint: &Arc<Endpoint>, standard: Standard, tried: &Tried, now: impl Fn() -> Instant) -> bool {
+    fn is_open(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        standard: Standard,
+        tried: &Tried,
+        now: impl Fn() -> Instant + Copy,
+    ) -> bool {
         let tried_before = match tried.failure_at(endpoint.state()) {
             None => true,
-            Some(Failure::Refused | Failure::Reset) => standard == Standard::Again,
-            Some(Failure::Connect) => false,
+            Some(failure) => failure.allows_again() && standard == Standard::Again,
         };
         tried_before
-            && endpoint.is_healthy()
+            && (is_fit(endpoint, now) || (standard == Standard::Any && !endpoint.is_drained()))
             && endpoint.has_room(self.rules.cap)
             && (standard != Standard::Good || endpoint.permits(now))
     }
@@ -158,16 +201,24 @@ impl Endpoints {
     }
 
     /// The reason that helps the operator most.
-    fn why_not(&self, tried: &Tried) -> Unavailable {
+    fn why_not(&self, tried: &Tried, now: impl Fn() -> Instant + Copy) -> Unavailable {
         let mut why = Unavailable::NoHealthyEndpoint;
-        for endpoint in self.all.iter().filter(|endpoint| endpoint.is_healthy()) {
+        let tries_all = self.rules.when_all_down == WhenAllDown::Try;
+        for endpoint in
+            self.all.iter().filter(|endpoint| is_fit(endpoint, now) || (tries_all && !endpoint.is_drained()))
+        {
             match tried.failure_at(endpoint.state()) {
-                Some(Failure::Connect) => why = Unavailable::AllTried,
-                Some(Failure::Refused | Failure::Reset) | None => return Unavailable::EndpointsBusy,
+                Some(failure) if !failure.allows_again() => why = Unavailable::AllTried,
+                Some(_) | None => return Unavailable::EndpointsBusy,
             }
         }
         why
     }
+}
+
+/// Healthy and not ejected.
+fn is_fit(endpoint: &Endpoint, now: impl Fn() -> Instant + Copy) -> bool {
+    endpoint.is_healthy() && !endpoint.is_ejected(now)
 }
 
 /// The least busy; of equals the first.

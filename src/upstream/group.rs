@@ -14,13 +14,17 @@ use pingora_core::upstreams::peer::HttpPeer;
 use tokio::sync::{Notify, watch};
 
 use super::address::Address;
+use super::breaker::BreakerState;
+use super::budget::Budget;
 use super::counters::{Counters, Counts, EndpointStatus};
 use super::discovery::{self, Found, Resolver, Target};
 use super::endpoint::{Endpoint, Place, State};
 use super::endpoints::{Endpoints, Rules};
+use super::guard::Guard;
 use super::health::{self, Check};
 use super::lease::{Lease, Tried, Unavailable};
-use super::retry::RetryPolicy;
+use super::outlier;
+use super::retry::{Failure, RetryPolicy};
 use crate::config::{self, EndpointAddress, Name, Problem};
 
 /// Work to be done in the background.
@@ -51,8 +55,20 @@ struct Known {
     /// What the file of endpoints lists; only that of this version
     listed: Vec<config::Endpoint>,
     resolved: HashMap<Target, Vec<Found>>,
+    guard: Arc<Guard>,
     /// By address, as long as anybody holds them: an address that comes back finds its requests counted
     states: HashMap<Address, Weak<State>>,
+}
+
+/// A moment's view of a breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BreakerStatus {
+    /// What it is doing
+    pub state: BreakerState,
+    /// How often it has opened
+    pub openings: u64,
+    /// How much longer it refuses everything
+    pub opens_in: Duration,
 }
 
 /// What the successive versions of one upstream have in common.
@@ -60,8 +76,23 @@ struct Known {
 pub(super) struct Lineage {
     pub(super) name: Name,
     pub(super) counters: Counters,
+    pub(super) budget: Budget,
+    /// Of the endpoints there are now: locked by those who put one out
+    pub(super) roster: Mutex<Vec<Arc<State>>>,
     /// Which version's tasks are at work; those of older ones end
     at_work: AtomicU64,
+}
+
+impl Lineage {
+    fn new(name: &Name, now: Instant) -> Self {
+        Self {
+            name: Arc::clone(name),
+            counters: Counters::default(),
+            budget: Budget::new(now),
+            roster: Mutex::default(),
+            at_work: AtomicU64::new(0),
+        }
+    }
 }
 
 impl Upstream {
@@ -77,20 +108,22 @@ impl Upstream {
             }
         }
         let check = spec.health.as_ref().map(|health| Check::build(health, spec)).transpose()?;
-        let lineage = Lineage { name: Arc::clone(name), counters: Counters::default(), at_work: AtomicU64::new(0) };
-        let lineage = Arc::new(lineage);
+        let lineage = Arc::new(Lineage::new(name, Instant::now()));
+        let guard = Arc::new(Guard::build(name, spec, Instant::now()));
         let known = Known {
             lineage: Arc::clone(&lineage),
             listed: listed.cloned().collect(),
             resolved: HashMap::new(),
+            guard: Arc::clone(&guard),
             states: HashMap::new(),
         };
+        let none = Endpoints::new([].into(), Rules::of(spec), (lineage, guard), 0, seed());
         let upstream = Self {
             name: Arc::clone(name),
             retry: RetryPolicy::build(&spec.retry),
             template: super::peer::template(name, spec)?,
             check: check.map(Arc::new),
-            endpoints: ArcSwap::from_pointee(Endpoints::new([].into(), Rules::of(spec), lineage, 0, seed())),
+            endpoints: ArcSwap::from_pointee(none),
             unanswered: watch::Sender::new(targets(spec)),
             known: Mutex::new(known),
             changed: Arc::default(),
@@ -105,7 +138,12 @@ impl Upstream {
     pub fn inherit(&self, previous: &Upstream) {
         let inherited = previous.known.lock().clone();
         let mut known = self.known.lock();
-        *known = Known { listed: std::mem::take(&mut known.listed), ..inherited };
+        let mut guard = Guard::clone(&known.guard);
+        if previous.spec.breaker == self.spec.breaker {
+            guard.breaker.clone_from(&inherited.guard.breaker);
+        }
+        let listed = std::mem::take(&mut known.listed);
+        *known = Known { listed, guard: Arc::new(guard), ..inherited };
         let targets = targets(&self.spec);
         known.resolved.retain(|target, _| targets.contains(target));
         self.unanswered.send_modify(|unanswered| unanswered.retain(|target| !known.resolved.contains_key(target)));
@@ -132,6 +170,30 @@ impl Upstream {
         self.endpoints.load().pick(tried, Instant::now)
     }
 
+    /// [`Self::pick`] for a request that has an answer already and would rather have another: notes that the try of
+    /// `lease` failed, but only if there is a place elsewhere and the budget has a retry left.
+    pub fn pick_another(&self, tried: &mut Tried, lease: &Lease, failure: Failure, now: Instant) -> Option<Lease> {
+        tried.note(lease, failure);
+        let next = self.endpoints.load().choose(tried, || now).ok().filter(|_| self.affords_retry(lease, now));
+        match next {
+            Some(_) => lease.counters().retried(failure),
+            None => tried.forget_last(),
+        }
+        next
+    }
+
+    /// The first try of a request begins: retries may be a share of these.
+    pub fn requested(&self, lease: &Lease, now: Instant) {
+        if self.retry.budget().is_some() {
+            lease.requested(now);
+        }
+    }
+
+    /// Whether the budget has a retry left, which is then taken.
+    pub fn affords_retry(&self, lease: &Lease, now: Instant) -> bool {
+        self.retry.budget().is_none_or(|percent| lease.affords_retry(percent, now))
+    }
+
     /// What runs in the background for it: one task a name, and one for health checks. Each holds the upstream weakly
     /// and ends when it is gone, or when the tasks of a version that inherited from it are at work.
     pub fn tasks(self: &Arc<Self>) -> Vec<Task> {
@@ -147,6 +209,9 @@ impl Upstream {
         }
         if let Some(file) = &self.spec.endpoints_file {
             tasks.push(Box::pin(discovery::follow_list(owner.clone(), file.clone())));
+        }
+        if let Some(outlier) = self.known.lock().guard.outlier.clone().filter(|outlier| outlier.compares_rates()) {
+            tasks.push(Box::pin(outlier::watch(owner.clone(), outlier)));
         }
         if let Some(check) = &self.check {
             tasks.push(Box::pin(health::watch(owner, Arc::clone(check))));
@@ -165,6 +230,13 @@ impl Upstream {
     /// The endpoints, for metrics and the admin side.
     pub fn endpoints(&self) -> Vec<EndpointStatus> {
         self.endpoints.load().all().iter().map(|endpoint| endpoint.status()).collect()
+    }
+
+    /// What its breaker is doing, if it has one.
+    pub fn breaker(&self) -> Option<BreakerStatus> {
+        let now = Instant::now();
+        let breaker = self.known.lock().guard.breaker.clone()?;
+        Some(BreakerStatus { state: breaker.state(now), openings: breaker.openings(), opens_in: breaker.opens_in(now) })
     }
 
     /// What was counted, since the process started.
@@ -222,12 +294,14 @@ impl Upstream {
         let places = places(self.spec.endpoints.iter().chain(&known.listed), &known.resolved);
         let all = places.into_iter().map(|place| {
             let state = known.state_of(&place.address);
-            Arc::new(Endpoint::new(place, &self.template, self.check.is_some(), (state, Arc::clone(&known.lineage))))
+            let (guard, lineage) = (Arc::clone(&known.guard), Arc::clone(&known.lineage));
+            Arc::new(Endpoint::new(place, &self.template, guard, (state, lineage)))
         });
         let all: Box<[_]> = all.collect();
         let turn = self.endpoints.load().turn();
-        let lineage = Arc::clone(&known.lineage);
-        self.endpoints.store(Arc::new(Endpoints::new(all, Rules::of(&self.spec), lineage, turn, seed())));
+        let shared = (Arc::clone(&known.lineage), Arc::clone(&known.guard));
+        *shared.0.roster.lock() = all.iter().map(|endpoint| Arc::clone(endpoint.state())).collect();
+        self.endpoints.store(Arc::new(Endpoints::new(all, Rules::of(&self.spec), shared, turn, seed())));
         known.states.retain(|_, state| state.strong_count() > 0);
     }
 }

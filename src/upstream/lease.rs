@@ -7,6 +7,8 @@ use std::time::Instant;
 use http::StatusCode;
 use pingora_core::upstreams::peer::HttpPeer;
 
+use super::breaker::Permit;
+use super::counters::Counters;
 use super::endpoint::{Endpoint, State};
 use super::retry::Failure;
 
@@ -19,11 +21,13 @@ pub enum Unavailable {
     EndpointsBusy,
     /// This request has been everywhere: what it gets is the failure it met there
     AllTried,
+    /// Most tries fail: the breaker refuses more of them for a while
+    BreakerOpen,
 }
 
 impl Unavailable {
     /// Every one, in the order of the counters.
-    pub const ALL: [Self; 3] = [Self::NoHealthyEndpoint, Self::EndpointsBusy, Self::AllTried];
+    pub const ALL: [Self; 4] = [Self::NoHealthyEndpoint, Self::EndpointsBusy, Self::AllTried, Self::BreakerOpen];
 
     /// Its name in logs and metrics.
     pub fn name(self) -> &'static str {
@@ -31,6 +35,7 @@ impl Unavailable {
             Self::NoHealthyEndpoint => "no_healthy_endpoint",
             Self::EndpointsBusy => "endpoints_busy",
             Self::AllTried => "all_tried",
+            Self::BreakerOpen => "breaker_open",
         }
     }
 }
@@ -76,9 +81,9 @@ impl Outcome {
     /// Its place in [`Self::RESULTS`].
     fn result(self) -> u8 {
         match self {
-            Self::Abandoned => 0,
+            Self::Abandoned => UNKNOWN,
             Self::Answered(status) if status.is_server_error() => 2,
-            Self::Answered(_) => 1,
+            Self::Answered(_) => WELL,
             Self::ConnectFailed => 3,
             Self::ConnectTimeout => 4,
             Self::TlsFailed => 5,
@@ -95,6 +100,11 @@ impl Outcome {
     }
 }
 
+/// The result of a try nobody has said anything of: that of [`Outcome::Abandoned`].
+const UNKNOWN: u8 = 0;
+/// That of an answer below 500.
+const WELL: u8 = 1;
+
 /// The right to use one endpoint once. Dropping it gives the endpoint's place back and counts the try.
 #[derive(Debug)]
 #[must_use = "a lease that is dropped is a place given back"]
@@ -102,12 +112,16 @@ pub struct Lease {
     endpoint: Arc<Endpoint>,
     /// Index of the last outcome's result; 0, abandoned, until there is one
     result: AtomicU8,
+    permit: Permit,
+    /// When it was made, where that is of interest
+    began: Option<Instant>,
 }
 
 impl Lease {
     /// For an endpoint whose place has been reserved.
-    pub(super) fn new(endpoint: Arc<Endpoint>) -> Self {
-        Self { endpoint, result: AtomicU8::new(Outcome::Abandoned.result()) }
+    pub(super) fn new(endpoint: Arc<Endpoint>, permit: Permit) -> Self {
+        let began = endpoint.guard().times().then(Instant::now);
+        Self { endpoint, result: AtomicU8::new(UNKNOWN), permit, began }
     }
 
     /// Where the request goes.
@@ -125,7 +139,7 @@ impl Lease {
 
     /// Says how the try went; call it as soon as it is known, and again if it went on to end otherwise.
     pub fn observe(&self, outcome: Outcome) {
-        self.result.store(outcome.result(), Ordering::Relaxed);
+        let before = self.result.swap(outcome.result(), Ordering::Relaxed);
         match outcome {
             Outcome::Answered(_) => self.endpoint.answered(),
             Outcome::ConnectFailed | Outcome::ConnectTimeout | Outcome::TlsFailed => {
@@ -134,13 +148,45 @@ impl Lease {
             // The endpoint took the connection. A reset is most often a pooled connection that it had just closed.
             Outcome::Reset | Outcome::Timeout | Outcome::ProtocolError | Outcome::Incomplete | Outcome::Abandoned => {}
         }
+        let guard = self.endpoint.guard();
+        match before {
+            UNKNOWN => guard.first(&self.endpoint, self.permit, outcome, self.began),
+            _ => guard.later(&self.endpoint, outcome),
+        }
+    }
+}
+
+impl Lease {
+    /// Counts the request as one that retries may be a share of.
+    pub(super) fn requested(&self, now: Instant) {
+        self.endpoint.lineage().budget.requested(now);
+    }
+
+    /// Takes a retry from the budget of the upstream.
+    pub(super) fn affords_retry(&self, percent: u8, now: Instant) -> bool {
+        let affordable = self.endpoint.lineage().budget.take(percent, now);
+        if !affordable {
+            self.counters().over_budget();
+        }
+        affordable
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        &self.endpoint.lineage().counters
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         self.endpoint.state().release();
-        self.endpoint.counters().finished(usize::from(self.result.load(Ordering::Relaxed)));
+        let result = self.result.load(Ordering::Relaxed);
+        let guard = self.endpoint.guard();
+        match (result, &guard.breaker) {
+            (UNKNOWN, Some(breaker)) => breaker.give_back(self.permit),
+            (WELL, _) => guard.ended_well(&self.endpoint),
+            _ => {}
+        }
+        self.counters().finished(usize::from(result));
     }
 }
 
@@ -151,8 +197,18 @@ pub struct Tried(Vec<(Arc<State>, Failure)>);
 impl Tried {
     /// Notes that the try of `lease` failed and that another one follows.
     pub fn add(&mut self, lease: &Lease, failure: Failure) {
-        lease.endpoint.counters().retried(failure);
+        lease.counters().retried(failure);
+        self.note(lease, failure);
+    }
+
+    /// Notes that the try of `lease` failed.
+    pub(super) fn note(&mut self, lease: &Lease, failure: Failure) {
         self.0.push((Arc::clone(lease.endpoint.state()), failure));
+    }
+
+    /// What was noted last is not so.
+    pub(super) fn forget_last(&mut self) {
+        self.0.pop();
     }
 
     /// How many tries have failed.

@@ -106,6 +106,7 @@ fn state(endpoint: &Endpoint, is_checked: bool) -> Cell<'static> {
     match (endpoint.healthy, endpoint.suspect, is_checked) {
         (false, ..) => Cell::Bad("unhealthy"),
         _ if endpoint.drained => Cell::Wary("drained".into()),
+        (true, ..) if endpoint.ejected_until.is_some() => Cell::Bad("ejected"),
         (true, true, _) => Cell::Wary("avoided for a moment".into()),
         (true, false, true) => Cell::Good("healthy"),
         (true, false, false) => Cell::text("not checked"),
@@ -226,6 +227,9 @@ mod tests {
             healthy,
             drained: false,
             suspect,
+            unhealthy_because: None,
+            ejected_until: None,
+            ejections: 0,
             requests_in_flight: 0,
         };
         assert!(matches!(state(&endpoint(false, true), true), Cell::Bad("unhealthy")));

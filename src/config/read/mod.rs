@@ -9,6 +9,7 @@ mod complaint;
 mod defaults;
 mod endpoints_file;
 mod file;
+mod fitness;
 mod include;
 mod interpolate;
 mod leaf;

@@ -34,6 +34,28 @@ pub(super) fn size_or_none(node: &Node<'_>, bounds: RangeInclusive<u64>) -> Opti
     or_none(node, |text| quantity::size(text, bounds))
 }
 
+/// `"20%"`, within bounds.
+pub(super) fn percent(node: &Node<'_>, bounds: RangeInclusive<u8>) -> Option<u8> {
+    node.parse(|text| percentage(text, &bounds))
+}
+
+/// [`percent`], or `"none"`.
+pub(super) fn percent_or_none(node: &Node<'_>, bounds: RangeInclusive<u8>) -> Option<Option<u8>> {
+    or_none(node, |text| percentage(text, &bounds))
+}
+
+fn percentage(text: &str, bounds: &RangeInclusive<u8>) -> Result<u8, Complaint> {
+    let number = text.strip_suffix('%').filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    match number.and_then(|digits| digits.parse().ok()).filter(|percent| bounds.contains(percent)) {
+        Some(percent) => Ok(percent),
+        None => Err(Complaint::new(format!(
+            "this must be whole percents from \"{}%\" to \"{}%\"",
+            bounds.start(),
+            bounds.end()
+        ))),
+    }
+}
+
 fn or_none<T>(node: &Node<'_>, parse: impl FnOnce(&str) -> Result<T, Complaint>) -> Option<Option<T>> {
     node.parse(|text| match text {
         "none" => Ok(None),
