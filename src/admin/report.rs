@@ -59,15 +59,27 @@ pub(super) struct UpstreamReport<'a> {
     pub(super) requests: BTreeMap<&'static str, u64>,
     /// As `tollgate_retries_total`
     pub(super) retries: BTreeMap<&'static str, u64>,
+    /// As `tollgate_sticky_requests_total`; empty where nobody is bound
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) sticky: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Debug, Serialize)]
 pub(super) struct Endpoint {
     pub(super) address: String,
     pub(super) weight: u32,
+    /// What it has of that now: less with `slow_start`
+    pub(super) weight_now: f64,
+    pub(super) priority: u8,
+    /// Absent where none is written
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) zone: Option<String>,
     pub(super) healthy: bool,
     pub(super) suspect: bool,
     pub(super) requests_in_flight: u32,
+    /// Absent where latency does not decide, and before the first answer
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ewma_seconds: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -189,21 +201,33 @@ impl<'a> UpstreamReport<'a> {
         let (spec, counts) = (upstream.spec(), upstream.counts());
         Self {
             name,
-            balance: describe::balance(spec.balance),
+            balance: describe::balance(&spec.balance),
             protocol: describe::upstream_protocol(spec.protocol),
             tls: spec.tls.is_some(),
             health_checked: spec.health.is_some(),
             endpoints: upstream.endpoints().into_iter().map(Endpoint::new).collect(),
             requests: counts.results.into_iter().chain(counts.refused).collect(),
             retries: counts.retries.into_iter().collect(),
+            sticky: if spec.sticky.is_some() { counts.sticky.into_iter().collect() } else { BTreeMap::new() },
         }
     }
 }
 
 impl Endpoint {
     fn new(status: EndpointStatus) -> Self {
-        let EndpointStatus { address, healthy, suspect, in_flight, weight } = status;
-        Self { address: address.to_string(), weight, healthy, suspect, requests_in_flight: in_flight }
+        let EndpointStatus { address, healthy, suspect, in_flight, weight, weight_now, priority, zone, latency } =
+            status;
+        Self {
+            address: address.to_string(),
+            weight,
+            weight_now: f64::from(weight_now) / 100.0,
+            priority,
+            zone: zone.as_deref().map(str::to_owned),
+            healthy,
+            suspect,
+            requests_in_flight: in_flight,
+            ewma_seconds: latency.map(|latency| latency.as_secs_f64()),
+        }
     }
 }
 

@@ -68,8 +68,11 @@ fn limit() -> config::Limit {
 fn upstream() -> config::Upstream {
     let address = EndpointAddress::Socket("10.0.0.11:8080".parse().expect("an address"));
     config::Upstream {
-        endpoints: vec![config::Endpoint { address, weight: 3 }],
+        endpoints: vec![config::Endpoint { address, weight: 3, priority: 0, zone: None }],
         balance: Balance::RoundRobin,
+        sticky: None,
+        slow_start: None,
+        zone: None,
         protocol: UpstreamProtocol::Http1,
         host: Host::Preserve,
         max_requests_per_endpoint: None,
@@ -142,6 +145,7 @@ fn config(token: Option<&str>) -> Config {
             max_connections_per_address: None,
             keep_underscore_headers: false,
             watch: false,
+            zone: None,
         },
         admin: config::Admin {
             address: "127.0.0.1:9900".parse().expect("an address"),
@@ -354,7 +358,8 @@ async fn the_same_is_there_as_json() {
 #[tokio::test]
 async fn a_scrape_brings_the_numbers_of_every_room() {
     let served = serve(None);
-    let lease = served.sources.live.load_full().upstreams["orders"].pick(&crate::upstream::Tried::default());
+    let lease = served.sources.live.load_full().upstreams["orders"]
+        .pick(&crate::upstream::Tried::default(), crate::upstream::Wish::default());
     served.sources.status.reloaded(Err("broken".into()));
     let answer = get(served.addr, "/metrics").await;
     assert!(answer.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{answer}");

@@ -1,5 +1,6 @@
 //! The data plane: Pingora's phases, in the order it calls them, each delegating.
 
+mod affinity;
 mod ahead;
 mod answer;
 mod ctx;
@@ -95,7 +96,8 @@ impl ProxyHttp for Proxy {
         };
         // Its place is given back before another one is taken.
         ctx.attempt.lease = None;
-        let lease = upstream.pick(&ctx.attempt.tried).map_err(|unavailable| {
+        let wish = affinity::wish(session.req_header(), ctx, &upstream);
+        let lease = upstream.pick(&ctx.attempt.tried, wish).map_err(|unavailable| {
             // After a failed attempt the client is told of that one.
             if ctx.reply.is_none() {
                 ctx.reply = Some(failure::unavailable(unavailable));
@@ -163,6 +165,9 @@ impl ProxyHttp for Proxy {
         if !session.was_upgraded() {
             ctx.progress.body_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
             ctx.progress.request_done |= end_of_stream;
+            if let Some(lease) = ctx.attempt.lease.as_ref().filter(|_| end_of_stream) {
+                lease.asked();
+            }
             if ctx.route.as_ref().is_some_and(|route| !route.filters.size.allows(ctx.progress.body_bytes)) {
                 ctx.reason = Some(Reason::BodyTooLarge);
                 ctx.reply = Some(SizeLimit::reply());
@@ -223,6 +228,7 @@ impl ProxyHttp for Proxy {
                 answer::clean(status, fields);
             }
             answer::decorate(fields, ctx);
+            affinity::remember(fields, ctx);
         });
         if status != StatusCode::SWITCHING_PROTOCOLS {
             self.let_go(session);

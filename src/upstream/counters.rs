@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::lease::{Outcome, Unavailable};
 use super::retry::Failure;
+use crate::config::Name;
 
 /// Running counts, shared by the successive versions of one upstream.
 #[derive(Debug, Default)]
@@ -12,6 +14,34 @@ pub(super) struct Counters {
     results: [AtomicU64; Outcome::RESULTS.len()],
     refused: [AtomicU64; Unavailable::ALL.len()],
     retries: [AtomicU64; Failure::ALL.len()],
+    sticky: [AtomicU64; Stuck::ALL.len()],
+}
+
+/// Whether a client came to the endpoint that it was at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stuck {
+    /// It did
+    Kept,
+    /// It had not been anywhere, as far as its cookie said
+    New,
+    /// That endpoint is gone, or not fit
+    Moved,
+    /// That endpoint is at its cap: this request went elsewhere, the client stays
+    Away,
+}
+
+impl Stuck {
+    /// Every one, in the order of the counters.
+    const ALL: [Self; 4] = [Self::Kept, Self::New, Self::Moved, Self::Away];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kept => "kept",
+            Self::New => "new",
+            Self::Moved => "moved",
+            Self::Away => "away",
+        }
+    }
 }
 
 /// A moment's counts. They only grow, over reloads too.
@@ -23,6 +53,8 @@ pub struct Counts {
     pub refused: Vec<(&'static str, u64)>,
     /// For `tollgate_retries_total{upstream,reason}`
     pub retries: Vec<(&'static str, u64)>,
+    /// For `tollgate_sticky_requests_total{upstream,result}`
+    pub sticky: Vec<(&'static str, u64)>,
 }
 
 /// A moment's view of one endpoint.
@@ -38,6 +70,14 @@ pub struct EndpointStatus {
     pub in_flight: u32,
     /// Share of the traffic, relative to the others
     pub weight: u32,
+    /// What it has of that now, in hundredths of a unit
+    pub weight_now: u32,
+    /// Lower ones are used first
+    pub priority: u8,
+    /// Where it is, if that is written
+    pub zone: Option<Name>,
+    /// How long it takes to answer, where that decides
+    pub latency: Option<Duration>,
 }
 
 impl Counters {
@@ -53,12 +93,17 @@ impl Counters {
         self.retries[failure as usize].fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(super) fn stuck(&self, stuck: Stuck) {
+        self.sticky[stuck as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn read(&self) -> Counts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counts {
             results: Outcome::RESULTS.into_iter().zip(self.results.iter().map(read)).collect(),
             refused: Unavailable::ALL.into_iter().map(Unavailable::name).zip(self.refused.iter().map(read)).collect(),
             retries: Failure::ALL.into_iter().map(Failure::name).zip(self.retries.iter().map(read)).collect(),
+            sticky: Stuck::ALL.into_iter().map(Stuck::name).zip(self.sticky.iter().map(read)).collect(),
         }
     }
 }

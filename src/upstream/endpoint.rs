@@ -3,16 +3,18 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
 
 use super::address::Address;
+use super::balance::{Ewma, Tag, Warmth, seed_of};
 use super::counters::{Counters, EndpointStatus};
 use super::group::Lineage;
 use super::health::Health;
 use super::suspicion::Suspicion;
+use crate::config::Name;
 
 /// An address and what is written about it in the configuration.
 #[derive(Clone, Debug)]
@@ -21,6 +23,10 @@ pub(super) struct Place {
     pub(super) weight: u32,
     /// What a request of ours names as its Host: the address, or the name it was found by
     pub(super) authority: Arc<str>,
+    pub(super) priority: u8,
+    pub(super) zone: Option<Name>,
+    /// Of the zone of this gateway
+    pub(super) is_near: bool,
 }
 
 /// One address of an upstream.
@@ -31,6 +37,12 @@ pub struct Endpoint {
     peer: HttpPeer,
     /// Whether health checks decide; without them nothing an earlier version learnt may keep it out
     checked: bool,
+    /// From its address, the same in every gateway
+    seed: u64,
+    /// Where clients are bound to endpoints
+    tag: Option<Tag>,
+    /// Hundredths; less than the weight while it gets warm. Written when turns are laid out
+    weight_now: AtomicU32,
     state: Arc<State>,
     lineage: Arc<Lineage>,
 }
@@ -41,6 +53,8 @@ pub(super) struct State {
     in_flight: AtomicU32,
     healthy: AtomicBool,
     suspicion: Suspicion,
+    warmth: Warmth,
+    ewma: Ewma,
     /// What the checks have seen: one writer at a time, never a request
     health: Mutex<Health>,
 }
@@ -51,6 +65,8 @@ impl State {
             in_flight: AtomicU32::new(0),
             healthy: AtomicBool::new(true),
             suspicion: Suspicion::new(now),
+            warmth: Warmth::new(now),
+            ewma: Ewma::new(now),
             health: Mutex::new(Health::default()),
         }
     }
@@ -63,6 +79,11 @@ impl State {
         };
         let taken = |count| (count < cap.get()).then_some(count + 1);
         self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
+    }
+
+    /// It is new, or has been away: with `slow_start` its share grows from now on.
+    pub(super) fn begin_anew(&self, now: Instant) {
+        self.warmth.lost(now);
     }
 
     pub(super) fn release(&self) {
@@ -78,9 +99,16 @@ impl Endpoint {
         checked: bool,
         (state, lineage): (Arc<State>, Arc<Lineage>),
     ) -> Self {
-        let text = place.address.to_string().into();
+        let text: Arc<str> = place.address.to_string().into();
         let peer = super::peer::at(template, &place.address);
-        Self { place, text, peer, checked, state, lineage }
+        let weight_now = AtomicU32::new(hundredths(place.weight, 100));
+        let seed = seed_of(&text);
+        Self { place, text, peer, checked, seed, tag: None, weight_now, state, lineage }
+    }
+
+    /// The same where clients are bound to endpoints.
+    pub(super) fn with_tag(self, tag: Option<Tag>) -> Self {
+        Self { tag, ..self }
     }
 
     /// Where it is.
@@ -96,6 +124,44 @@ impl Endpoint {
     /// Share of the traffic, relative to the others.
     pub fn weight(&self) -> u32 {
         self.place.weight
+    }
+
+    /// What it has of that now, in hundredths of a unit.
+    pub(super) fn weight_now(&self) -> u32 {
+        self.weight_now.load(Ordering::Relaxed)
+    }
+
+    /// What it should have now.
+    fn weight_at(&self, slow_start: Option<Duration>, now: Instant) -> u32 {
+        let percent = slow_start.map_or(100, |slow_start| self.state.warmth.percent(slow_start, now));
+        hundredths(self.place.weight, percent)
+    }
+
+    /// Brings the weight up to date: turns are about to be laid out.
+    pub(super) fn grow(&self, slow_start: Option<Duration>, now: Instant) {
+        self.weight_now.store(self.weight_at(slow_start, now), Ordering::Relaxed);
+    }
+
+    /// Whether turns should be laid out for it.
+    pub(super) fn has_grown(&self, slow_start: Option<Duration>, now: Instant) -> bool {
+        self.weight_now() != self.weight_at(slow_start, now)
+    }
+
+    /// Which tier it belongs to: by priority, and whether it is of this gateway's zone.
+    pub(super) fn tier(&self) -> (u8, bool) {
+        (self.place.priority, self.place.is_near)
+    }
+
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    pub(super) fn tag(&self) -> Option<Tag> {
+        self.tag
+    }
+
+    pub(super) fn ewma(&self) -> &Ewma {
+        &self.state.ewma
     }
 
     /// What health checks say; true where nothing is checked.
@@ -115,6 +181,10 @@ impl Endpoint {
             suspect: !self.state.suspicion.is_clear(),
             in_flight: self.in_flight(),
             weight: self.place.weight,
+            weight_now: self.weight_now(),
+            priority: self.place.priority,
+            zone: self.place.zone.clone(),
+            latency: self.state.ewma.last().map(|micros| Duration::from_secs_f32(micros / 1e6)),
         }
     }
 
@@ -133,6 +203,10 @@ impl Endpoint {
 
     pub(super) fn counters(&self) -> &Counters {
         &self.lineage.counters
+    }
+
+    pub(super) fn lineage(&self) -> &Lineage {
+        &self.lineage
     }
 
     pub(super) fn has_room(&self, cap: Option<NonZeroU32>) -> bool {
@@ -159,6 +233,7 @@ impl Endpoint {
     /// A response came from it.
     pub(super) fn answered(&self) {
         if self.state.suspicion.succeeded() {
+            self.state.begin_anew(Instant::now());
             log::info!("upstream {}: endpoint {} answers again", self.lineage.name, self.text);
         }
     }
@@ -179,6 +254,9 @@ impl Endpoint {
     pub(super) fn checked(&self, result: Result<(), &str>, thresholds: super::health::Thresholds) -> bool {
         let mut health = self.state.health.lock();
         let Some(healthy) = health.observe(result.is_ok(), thresholds) else { return false };
+        if healthy {
+            self.state.begin_anew(Instant::now());
+        }
         self.state.healthy.store(healthy, Ordering::Relaxed);
         match result {
             Ok(()) => log::info!("upstream {}: endpoint {} is healthy", self.lineage.name, self.text),
@@ -186,4 +264,9 @@ impl Endpoint {
         }
         true
     }
+}
+
+/// So many per cent of a weight.
+fn hundredths(weight: u32, percent: u32) -> u32 {
+    weight.saturating_mul(percent)
 }

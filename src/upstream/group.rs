@@ -5,17 +5,19 @@ use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
 use tokio::sync::{Notify, watch};
 
 use super::address::Address;
-use super::counters::{Counters, Counts, EndpointStatus};
+use super::balance::{self, Bond, Sticky, Wish};
+use super::counters::{Counters, Counts, EndpointStatus, Stuck};
 use super::discovery::{self, Target};
 use super::endpoint::{Endpoint, Place, State};
 use super::endpoints::{Endpoints, Rules};
@@ -34,6 +36,7 @@ pub struct Upstream {
     spec: config::Upstream,
     retry: RetryPolicy,
     template: HttpPeer,
+    sticky: Option<Sticky>,
     check: Option<Arc<Check>>,
     /// What requests read
     endpoints: ArcSwap<Endpoints>,
@@ -49,6 +52,8 @@ pub struct Upstream {
 #[derive(Clone, Debug)]
 struct Known {
     lineage: Arc<Lineage>,
+    /// Nothing was known before: who is found first is not new
+    is_beginning: bool,
     resolved: HashMap<Target, Vec<SocketAddr>>,
     /// By address, as long as anybody holds them: an address that comes back finds its requests counted
     states: HashMap<Address, Weak<State>>,
@@ -59,6 +64,8 @@ struct Known {
 pub(super) struct Lineage {
     pub(super) name: Name,
     pub(super) counters: Counters,
+    /// Requests in flight at all endpoints, where that decides
+    pub(super) in_flight: AtomicU32,
     /// Which version's tasks are at work; those of older ones end
     at_work: AtomicU64,
 }
@@ -74,21 +81,34 @@ impl Upstream {
             }
         }
         let check = spec.health.as_ref().map(|health| Check::build(health, spec)).transpose()?;
-        let lineage = Lineage { name: Arc::clone(name), counters: Counters::default(), at_work: AtomicU64::new(0) };
-        let lineage = Arc::new(lineage);
-        let known = Known { lineage: Arc::clone(&lineage), resolved: HashMap::new(), states: HashMap::new() };
+        let lineage = Arc::new(Lineage {
+            name: Arc::clone(name),
+            counters: Counters::default(),
+            in_flight: AtomicU32::new(0),
+            at_work: AtomicU64::new(0),
+        });
+        let known = Known {
+            lineage: Arc::clone(&lineage),
+            is_beginning: true,
+            resolved: HashMap::new(),
+            states: HashMap::new(),
+        };
         let upstream = Self {
             name: Arc::clone(name),
             retry: RetryPolicy::build(&spec.retry),
             template: super::peer::template(name, spec)?,
+            sticky: spec.sticky.as_ref().map(|sticky| Sticky::build(name, sticky)),
             check: check.map(Arc::new),
-            endpoints: ArcSwap::from_pointee(Endpoints::new([].into(), Rules::of(spec), lineage, 0, seed())),
+            endpoints: ArcSwap::from_pointee(Endpoints::new([].into(), Rules::of(spec), lineage, None, seed())),
             known: Mutex::new(known),
             unanswered: watch::Sender::new(targets(spec)),
             changed: Arc::default(),
             spec: spec.clone(),
         };
-        upstream.rebuild(&mut upstream.known.lock());
+        let mut known = upstream.known.lock();
+        upstream.rebuild(&mut known);
+        known.is_beginning = !upstream.unanswered.borrow().is_empty();
+        drop(known);
         Ok(upstream)
     }
 
@@ -98,6 +118,7 @@ impl Upstream {
         let inherited = previous.known.lock().clone();
         let mut known = self.known.lock();
         *known = inherited;
+        self.endpoints.store(previous.current());
         let targets = targets(&self.spec);
         known.resolved.retain(|target, _| targets.contains(target));
         self.unanswered.send_modify(|unanswered| unanswered.retain(|target| !known.resolved.contains_key(target)));
@@ -119,9 +140,28 @@ impl Upstream {
         &self.retry
     }
 
+    /// How clients are bound to endpoints, if they are.
+    pub fn sticky(&self) -> Option<&Sticky> {
+        self.sticky.as_ref()
+    }
+
     /// The next endpoint for a request that has failed at those `tried`; its place is taken until the lease drops.
-    pub fn pick(&self, tried: &Tried) -> Result<Lease, Unavailable> {
-        self.endpoints.load().pick(tried, Instant::now)
+    pub fn pick(&self, tried: &Tried, wish: Wish) -> Result<Lease, Unavailable> {
+        self.endpoints.load().pick(tried, wish, Instant::now)
+    }
+
+    /// The cookie for a client that was served by `lease`, if it needs another than it has.
+    pub fn cookie(&self, lease: &Lease, bond: Option<Bond>, is_encrypted: bool) -> Option<HeaderValue> {
+        let (sticky, tag) = (self.sticky.as_ref()?, lease.endpoint().tag()?);
+        let stuck = match bond {
+            None => Stuck::New,
+            Some(bond) if bond.is_to(tag) => Stuck::Kept,
+            Some(_) if lease.is_away() => Stuck::Away,
+            Some(_) => Stuck::Moved,
+        };
+        lease.endpoint().counters().stuck(stuck);
+        let needs_none = stuck == Stuck::Away || bond.is_some_and(|bond| bond.holds(tag));
+        (!needs_none).then(|| sticky.cookie(tag, SystemTime::now(), is_encrypted))
     }
 
     /// What runs in the background for it: one task a name, and one for health checks. Each holds the upstream weakly
@@ -135,7 +175,10 @@ impl Upstream {
             tasks.push(Box::pin(discovery::follow(owner.clone(), target, discovery::system)));
         }
         if let Some(check) = &self.check {
-            tasks.push(Box::pin(health::watch(owner, Arc::clone(check))));
+            tasks.push(Box::pin(health::watch(owner.clone(), Arc::clone(check))));
+        }
+        if let Some(slow_start) = self.spec.slow_start {
+            tasks.push(Box::pin(balance::warm_up(owner, slow_start)));
         }
         tasks
     }
@@ -177,6 +220,9 @@ impl Upstream {
             }
         }
         self.unanswered.send_if_modified(|unanswered| unanswered.remove(target));
+        if self.unanswered.borrow().is_empty() {
+            self.known.lock().is_beginning = false;
+        }
     }
 
     /// Health has changed: the turns are laid out anew.
@@ -190,12 +236,14 @@ impl Upstream {
         let places = places(&self.spec, &known.resolved);
         let all = places.into_iter().map(|place| {
             let state = known.state_of(&place.address);
-            Arc::new(Endpoint::new(place, &self.template, self.check.is_some(), (state, Arc::clone(&known.lineage))))
+            let tag = self.sticky.as_ref().map(|sticky| sticky.tag(&place.address.to_string()));
+            let shared = (state, Arc::clone(&known.lineage));
+            Arc::new(Endpoint::new(place, &self.template, self.check.is_some(), shared).with_tag(tag))
         });
         let all: Box<[_]> = all.collect();
-        let turn = self.endpoints.load().turn();
+        let before = self.endpoints.load();
         let lineage = Arc::clone(&known.lineage);
-        self.endpoints.store(Arc::new(Endpoints::new(all, Rules::of(&self.spec), lineage, turn, seed())));
+        self.endpoints.store(Arc::new(Endpoints::new(all, Rules::of(&self.spec), lineage, Some(&before), seed())));
         known.states.retain(|_, state| state.strong_count() > 0);
     }
 }
@@ -205,7 +253,11 @@ impl Known {
         if let Some(state) = self.states.get(address).and_then(Weak::upgrade) {
             return state;
         }
-        let state = Arc::new(State::new(Instant::now()));
+        let now = Instant::now();
+        let state = Arc::new(State::new(now));
+        if !self.is_beginning {
+            state.begin_anew(now);
+        }
         self.states.insert(address.clone(), Arc::downgrade(&state));
         state
     }
@@ -248,7 +300,14 @@ fn places(spec: &config::Upstream, resolved: &HashMap<Target, Vec<SocketAddr>>) 
                 continue;
             }
             seen.insert(address.clone(), places.len());
-            places.push(Place { address, weight: endpoint.weight.max(1), authority: Arc::clone(&authority) });
+            places.push(Place {
+                address,
+                weight: endpoint.weight.max(1),
+                authority: Arc::clone(&authority),
+                priority: endpoint.priority,
+                zone: endpoint.zone.clone(),
+                is_near: endpoint.zone.is_some() && endpoint.zone == spec.zone,
+            });
         }
     }
     places

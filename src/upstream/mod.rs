@@ -19,6 +19,7 @@ mod suspicion;
 mod upgrade;
 
 pub use address::Address;
+pub use balance::{Bond, Sticky, Wish};
 pub use counters::{Counts, EndpointStatus};
 pub use endpoint::Endpoint;
 pub use group::{Task, Upstream};

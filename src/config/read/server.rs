@@ -36,6 +36,7 @@ pub(super) fn server(ctx: &Context<'_>, mut table: Table<'_>) -> Option<Server> 
         table.optional("max_connections_per_address", |node| NonZeroUsize::new(node.integer(1..=MAX_CONNECTIONS)?));
     let keep_underscore_headers = table.or("keep_underscore_headers", false, Node::boolean);
     let watch = table.or("watch", false, Node::boolean);
+    let zone = table.optional("zone", value::zone);
     table.finish(&[]);
     Some(Server {
         threads: threads?,
@@ -47,6 +48,7 @@ pub(super) fn server(ctx: &Context<'_>, mut table: Table<'_>) -> Option<Server> 
         max_connections_per_address: max_connections_per_address?,
         keep_underscore_headers: keep_underscore_headers?,
         watch: watch?,
+        zone: zone?,
     })
 }
 

@@ -11,14 +11,15 @@ use super::complaint::Complaint;
 use super::leaf::{address, header, path};
 use super::node::Node;
 use super::table::Table;
-use super::{file, value};
+use super::{balance, file, value};
 use crate::config::{
-    Balance, Certificate, Endpoint, EndpointAddress, Health, Host, Retry, RetryOn, Timeouts, Upstream,
-    UpstreamProtocol, UpstreamTls,
+    Certificate, Endpoint, EndpointAddress, Health, Host, Retry, RetryOn, Server, Timeouts, Upstream, UpstreamProtocol,
+    UpstreamTls,
 };
 
 const MAX_ENDPOINTS: usize = 1000;
 const MAX_WEIGHT: u32 = 1000;
+const MAX_PRIORITY: u8 = 15;
 const MAX_REQUESTS: u32 = 1_000_000;
 const MAX_RETRIES: u32 = 10;
 const MAX_METHODS: usize = 32;
@@ -26,13 +27,12 @@ const MAX_IN_A_ROW: u32 = 100;
 const MAX_RANGES: usize = 32;
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-pub(super) fn upstream(mut table: Table<'_>) -> Option<Upstream> {
+pub(super) fn upstream(mut table: Table<'_>, server: Option<&Server>) -> Option<Upstream> {
     let why = "where requests go, [\"10.0.0.11:8080\"]";
     let endpoints = table.required("endpoints", why, endpoints);
-    let balance = table.or("balance", Balance::RoundRobin, |node| {
-        let words = [("round_robin", Balance::RoundRobin), ("least_request", Balance::LeastRequest)];
-        node.word(&words, &["random", "consistent_hash"])
-    });
+    let balance = balance::balance(&mut table);
+    let sticky = table.optional("sticky", |node| balance::sticky(node.table()?));
+    let slow_start = table.optional("slow_start", |node| value::duration(node, HOUR));
     let protocol = protocol(&mut table);
     let host = table.or("host", Host::Preserve, host);
     let max_requests_per_endpoint =
@@ -41,10 +41,13 @@ pub(super) fn upstream(mut table: Table<'_>) -> Option<Upstream> {
     let timeouts = table.or("timeouts", Timeouts::default(), |node| timeouts(node.table()?));
     let health = table.optional("health", |node| health(node.table()?));
     let retry = table.or("retry", Retry::default(), |node| retry(node.table()?));
-    table.finish(&["hash_key", "outlier"]);
+    table.finish(&["outlier"]);
     Some(Upstream {
         endpoints: endpoints?,
         balance: balance?,
+        sticky: sticky?,
+        slow_start: slow_start?,
+        zone: server.and_then(|server| server.zone.clone()),
         protocol: protocol?,
         host: host?,
         max_requests_per_endpoint: max_requests_per_endpoint?,
@@ -76,12 +79,14 @@ fn endpoints(node: &Node<'_>) -> Option<Vec<Endpoint>> {
 
 fn endpoint(node: &Node<'_>) -> Option<Endpoint> {
     let Some(mut table) = node.inline_table() else {
-        return node.parse(address::endpoint).map(|address| Endpoint { address, weight: 1 });
+        return node.parse(address::endpoint).map(|address| Endpoint { address, weight: 1, priority: 0, zone: None });
     };
     let address = table.required("address", "where the endpoint is", |node| node.parse(address::endpoint));
     let weight = table.or("weight", 1, |node| node.integer(1..=MAX_WEIGHT));
+    let priority = table.or("priority", 0, |node| node.integer(0..=MAX_PRIORITY));
+    let zone = table.optional("zone", value::zone);
     table.finish(&[]);
-    Some(Endpoint { address: address?, weight: weight? })
+    Some(Endpoint { address: address?, weight: weight?, priority: priority?, zone: zone? })
 }
 
 fn protocol(table: &mut Table<'_>) -> Option<UpstreamProtocol> {
