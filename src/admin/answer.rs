@@ -11,6 +11,7 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
+use serde::Serialize;
 
 use super::gate::{self, Door, Page, Refusal};
 use super::report::Report;
@@ -32,6 +33,7 @@ pub(super) fn respond(door: Door, sources: &Sources, head: &Parts) -> Answer {
         Ok(Page::Readyz) => ready(sources),
         Ok(Page::Metrics) => answer(StatusCode::OK, METRICS, scrape::render(sources, &snapshot)),
         Ok(Page::Report) => report(&Report::new(sources, &snapshot)),
+        Ok(Page::Upstreams) => report(&Report::new(sources, &snapshot).upstreams),
         Ok(Page::Status { live }) => status(&Report::new(sources, &snapshot), live),
         Err(refusal) => refuse(refusal),
     }
@@ -45,7 +47,7 @@ fn ready(sources: &Sources) -> Answer {
     answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("not ready, {phase}: {meaning}\n"))
 }
 
-fn report(report: &Report<'_>) -> Answer {
+fn report(report: &impl Serialize) -> Answer {
     match serde_json::to_vec_pretty(report) {
         Ok(mut json) => {
             json.push(b'\n');

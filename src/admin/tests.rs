@@ -346,7 +346,11 @@ async fn the_same_is_there_as_json() {
     assert_eq!(json["ready"], true);
     assert_eq!(json["connections"], 1);
     assert_eq!(json["last_reload"]["succeeded"], true);
+    let alone = exchange(served.addr, request.replace("status", "upstreams").as_bytes()).await;
+    let alone: serde_json::Value = serde_json::from_str(body(&alone)).expect("JSON");
+    assert_eq!((&alone, &alone[0]["name"]), (&json["upstreams"], &"orders".into()));
     let endpoint = &json["upstreams"][0]["endpoints"][0];
+    assert_eq!((&endpoint["weight_now"], &endpoint["priority"]), (&3.0.into(), &0.into()));
     assert_eq!((&endpoint["address"], &endpoint["weight"]), (&"10.0.0.11:8080".into(), &3.into()));
     assert_eq!((&json["auth"][0]["keys_from"], &json["auth"][0]["keys"]), (&"jwks_url".into(), &0.into()));
     assert!(!answer.contains("password"), "{answer}");

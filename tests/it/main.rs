@@ -4,6 +4,7 @@ mod support;
 
 // A request, from the door to the upstream and back.
 mod auth; // who calls: judged here, told to the origin, and nobody else gets there
+mod balance; // who is next, and whose client stays where
 mod client_certificate; // who the client is by its certificate, and who is told
 mod connections; // how many of them one address may have
 mod cors; // browsers: what a preflight is told, and whose pages may read what

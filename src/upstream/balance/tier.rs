@@ -50,7 +50,7 @@ mod tests {
         let tiers: Vec<_> = healthy.iter().map(|healthy| Weights { healthy: *healthy, all: 100 }).collect();
         let ends = ends(&tiers);
         let begins = std::iter::once(&0).chain(&ends);
-        begins.zip(&ends).map(|(begin, end)| ((end - begin) * 1000).div_ceil(ALL)).collect()
+        begins.zip(&ends).map(|(begin, end)| ((end - begin) * 1000 + ALL / 2) / ALL).collect()
     }
 
     #[test]
@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn what_nobody_is_healthy_enough_for_is_spread_over_all() {
         assert_eq!(shares(&[25, 25]), [500, 500]);
-        assert_eq!(shares(&[20, 0, 10]), [667, 0, 334]);
+        assert_eq!(shares(&[20, 0, 10]), [667, 0, 333]);
         assert_eq!(shares(&[10]), [1000]);
         assert_eq!(shares(&[0, 0]), [0, 0]);
     }
