@@ -165,7 +165,8 @@ impl ProxyHttp for Proxy {
         if !session.was_upgraded() {
             ctx.progress.body_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
             ctx.progress.request_done |= end_of_stream;
-            if let Some(lease) = ctx.attempt.lease.as_ref().filter(|_| end_of_stream) {
+            // Without a body all of the time is the upstream's.
+            if let Some(lease) = ctx.attempt.lease.as_ref().filter(|_| end_of_stream && ctx.progress.body_bytes > 0) {
                 lease.asked();
             }
             if ctx.route.as_ref().is_some_and(|route| !route.filters.size.allows(ctx.progress.body_bytes)) {

@@ -48,7 +48,8 @@ impl fmt::Debug for Sticky {
 }
 
 impl Sticky {
-    pub(in crate::upstream) fn build(upstream: &Name, spec: &config::Sticky) -> Self {
+    /// For one upstream.
+    pub fn build(upstream: &Name, spec: &config::Sticky) -> Self {
         let secret = hmac::Key::new(hmac::HMAC_SHA256, spec.secret.expose());
         // A key for each upstream: the cookie of one says nothing to another with the same secret.
         let key = hmac::sign(&secret, format!("tollgate sticky v1: {upstream}").as_bytes());
