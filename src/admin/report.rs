@@ -75,6 +75,7 @@ pub(super) struct Endpoint {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) zone: Option<String>,
     pub(super) healthy: bool,
+    pub(super) drained: bool,
     pub(super) suspect: bool,
     pub(super) requests_in_flight: u32,
     /// Absent where latency does not decide, and before the first answer
@@ -215,8 +216,18 @@ impl<'a> UpstreamReport<'a> {
 
 impl Endpoint {
     fn new(status: EndpointStatus) -> Self {
-        let EndpointStatus { address, healthy, suspect, in_flight, weight, weight_now, priority, zone, latency } =
-            status;
+        let EndpointStatus {
+            address,
+            healthy,
+            drained,
+            suspect,
+            in_flight,
+            weight,
+            weight_now,
+            priority,
+            zone,
+            latency,
+        } = status;
         Self {
             address: address.to_string(),
             weight,
@@ -224,6 +235,7 @@ impl Endpoint {
             priority,
             zone: zone.as_deref().map(str::to_owned),
             healthy,
+            drained,
             suspect,
             requests_in_flight: in_flight,
             ewma_seconds: latency.map(|latency| latency.as_secs_f64()),

@@ -46,7 +46,9 @@ pub use server::{AccessFormat, AccessLog, Admin, Log, LogOutput, Server};
 pub use store::{OnStoreFailure, RedisAddress, RedisServer, Store, StoreMode};
 pub use surroundings::{Surroundings, System, Variable};
 pub use timestamp::Timestamp;
-pub use upstream::{Endpoint, Health, Host, Retry, RetryOn, Timeouts, Upstream, UpstreamProtocol, UpstreamTls};
+pub use upstream::{
+    Endpoint, EndpointsFile, Health, Host, Retry, RetryOn, Timeouts, Upstream, UpstreamProtocol, UpstreamTls,
+};
 
 /// A name from the configuration. Shared, because metrics, logs and answers repeat it.
 pub type Name = Arc<str>;

@@ -1,7 +1,9 @@
 //! `[upstreams.NAME]`: where requests go.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Balance, EndpointAddress, FileContent, Name, Sticky};
@@ -9,8 +11,12 @@ use super::{Balance, EndpointAddress, FileContent, Name, Sticky};
 /// `[upstreams.NAME]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
-    /// At least one
+    /// At least one, here or in the file
     pub endpoints: Vec<Endpoint>,
+    /// `endpoints_file`: more of them; default: none
+    pub endpoints_file: Option<EndpointsFile>,
+    /// Whom names are asked of; default: the system's nameservers
+    pub nameservers: Vec<SocketAddr>,
     /// Default: round_robin
     pub balance: Balance,
     /// Default: none
@@ -46,6 +52,15 @@ pub struct Endpoint {
     pub priority: u8,
     /// Where it is; default: nowhere in particular
     pub zone: Option<Name>,
+}
+
+/// A file of endpoints, which is followed while the process runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointsFile {
+    /// Where it is
+    pub path: PathBuf,
+    /// What it held when the configuration was read; at least one
+    pub endpoints: Vec<Endpoint>,
 }
 
 /// The protocol spoken to the endpoints.

@@ -58,7 +58,9 @@ impl Method {
             Balance::PeakEwma { decay } => Self::PeakEwma { decay: *decay },
             Balance::Random => Self::Random,
             Balance::ConsistentHash { factor, .. } => {
-                let density = Density::for_weights(spec.endpoints.iter().map(|endpoint| endpoint.weight));
+                let listed = spec.endpoints_file.iter().flat_map(|file| &file.endpoints);
+                let weights = spec.endpoints.iter().chain(listed).map(|endpoint| endpoint.weight);
+                let density = Density::for_weights(weights);
                 Self::ConsistentHash { density, factor: *factor }
             }
         }

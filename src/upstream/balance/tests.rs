@@ -21,6 +21,8 @@ fn written(index: usize, weight: u32) -> Written {
 fn spec(balance: Balance, weights: &[u32]) -> config::Upstream {
     config::Upstream {
         endpoints: weights.iter().enumerate().map(|(index, weight)| written(index, *weight)).collect(),
+        endpoints_file: None,
+        nameservers: Vec::new(),
         balance,
         sticky: None,
         slow_start: None,
