@@ -136,6 +136,10 @@ fn workers_share_the_turns_and_lose_none() {
 /// Serves `count` requests, one after the other: each takes as long as `took` says, or fails. How often each endpoint
 /// was asked.
 fn serve(upstream: &Upstream, places: usize, count: usize, outcome: impl Fn(usize) -> Option<Duration>) -> Vec<usize> {
+    // All are known: until one has answered, chance alone decides whether it is asked.
+    for endpoint in upstream.current().all() {
+        endpoint.ewma().observe(Duration::from_millis(5), Instant::now(), DECAY);
+    }
     let mut counts = vec![0; places];
     for _ in 0..count {
         let lease = pick(upstream);
