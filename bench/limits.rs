@@ -106,10 +106,11 @@ fn fill(name: &str, kind: LimitKind, headers: &HeaderMap) -> [Arc<Limit>; 1] {
 
 fn main() {
     let headers = HeaderMap::new();
-    // A year's budget: all of these keys stay active, so none can be forgotten.
+    // More than is ever asked for: all of these keys stay active, so none can be forgotten.
     let rate_kind =
-        LimitKind::Rate { rate: rate(1_000_000, 3600), burst: NonZeroU32::new(1_000_000).expect("not zero") };
-    let quota_kind = LimitKind::Quota { count: NonZeroU32::new(1_000_000).expect("not zero"), period: Period::Month };
+        LimitKind::Rate { rate: rate(1_000_000_000, 3600), burst: NonZeroU32::new(1_000_000_000).expect("not zero") };
+    let quota_kind =
+        LimitKind::Quota { count: NonZeroU32::new(1_000_000_000).expect("not zero"), period: Period::Month };
     for (name, kind) in [("rate", rate_kind), ("quota", quota_kind)] {
         for keys in [1, 1000] {
             let (limits, clock) = (limit(kind), clock());

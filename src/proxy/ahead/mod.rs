@@ -38,9 +38,9 @@ const FULL: usize = 64 * 1024;
 /// Pingora reads on until its own queue is full, so each read beyond a request's share is allowed this part of it.
 const EXTRA: usize = 8;
 /// Streams that may wait for their clients, over all workers, before patience begins to shorten.
-const CALM: usize = 128;
+const CALM: usize = 64;
 /// As many as that, and patience is at its shortest.
-const CROWD: usize = 384;
+const CROWD: usize = 192;
 /// The shortest patience with a client that has not taken anything of a response: that of a closed window.
 const WITH_NO_PROGRESS: Duration = Duration::from_secs(1);
 /// The shortest with one that has.
