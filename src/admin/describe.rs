@@ -60,6 +60,7 @@ pub(super) fn allowance(kind: &LimitKind) -> String {
     match kind {
         LimitKind::Rate { rate, burst } => format!("{}/{}, burst {burst}", rate.count, period(rate.per)),
         LimitKind::Concurrent(count) => format!("{count} at once"),
+        LimitKind::Adaptive { min, max } => format!("{min} to {max} at once, as found"),
     }
 }
 

@@ -57,6 +57,7 @@ fn listener() -> config::Listener {
 fn limit() -> config::Limit {
     config::Limit {
         kind: LimitKind::Rate { rate: Rate { count: count(5), per: Duration::from_secs(1) }, burst: count(10) },
+        queue: None,
         key: vec![Selector::ClientAddress],
         max_keys: NonZeroUsize::new(1000).expect("not zero"),
         on_full: OnFull::Allow,
@@ -73,6 +74,7 @@ fn upstream() -> config::Upstream {
         protocol: UpstreamProtocol::Http1,
         host: Host::Preserve,
         max_requests_per_endpoint: None,
+        queue: None,
         tls: None,
         timeouts: Timeouts { connect: PATIENCE, first_byte: PATIENCE, idle: PATIENCE, keepalive: PATIENCE },
         health: None,
@@ -354,7 +356,9 @@ async fn the_same_is_there_as_json() {
 #[tokio::test]
 async fn a_scrape_brings_the_numbers_of_every_room() {
     let served = serve(None);
-    let lease = served.sources.live.load_full().upstreams["orders"].pick(&crate::upstream::Tried::default());
+    let upstream = Arc::clone(&served.sources.live.load_full().upstreams["orders"]);
+    let mut waited = Duration::ZERO;
+    let lease = upstream.pick(&crate::upstream::Tried::default(), None, &mut waited).await;
     served.sources.status.reloaded(Err("broken".into()));
     let answer = get(served.addr, "/metrics").await;
     assert!(answer.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{answer}");

@@ -12,6 +12,7 @@ mod limit;
 mod listener;
 mod load;
 mod problem;
+mod queue;
 mod read;
 mod reading;
 mod route;
@@ -34,6 +35,7 @@ pub use limit::{Limit, LimitKind, Mode, OnFull};
 pub use listener::{Certificate, ClientAuth, Listener, Protocol, ProxyProtocol, Tls};
 pub use load::runtime_dir;
 pub use problem::{ConfigError, Location, Problem};
+pub use queue::Queue;
 pub use read::Places;
 pub use reading::{Reading, Recorder};
 pub use route::{

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{EndpointAddress, FileContent};
+use super::{EndpointAddress, FileContent, Queue};
 
 /// `[upstreams.NAME]`
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +19,8 @@ pub struct Upstream {
     pub host: Host,
     /// Requests in flight at one endpoint; default: none
     pub max_requests_per_endpoint: Option<NonZeroU32>,
+    /// Who may wait while every endpoint is at that number; default: nobody
+    pub queue: Option<Queue>,
     /// Present = TLS, always verified
     pub tls: Option<UpstreamTls>,
     /// `[upstreams.NAME.timeouts]`

@@ -19,7 +19,7 @@ mod template;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use self::auth::RouteAuth;
 pub use self::clients::ClientRules;
@@ -70,6 +70,8 @@ pub struct Passage {
     pub client_admission: Admission,
     /// Permits of the consumer limits
     pub consumer_admission: Admission,
+    /// Time spent in the lines of limits
+    pub waited: Duration,
     /// The path to ask the upstream for, if it is another
     pub path: Option<String>,
     /// Headers to set upstream
@@ -122,7 +124,7 @@ impl Filters {
             clients.on_request(request)?;
         }
         size.on_request(content_length)?;
-        passage.client_admission = admit(client_limits, &anonymous, clock.steady).await?;
+        passage.client_admission = admit(client_limits, &anonymous, clock.steady, &mut passage.waited).await?;
         if let Some(redirect) = redirect {
             return ControlFlow::Break(redirect.reply(&anonymous, parameters));
         }
@@ -133,7 +135,7 @@ impl Filters {
         if facts.identity.is_some() {
             passage.response_headers = response_headers.render(&facts, parameters);
         }
-        passage.consumer_admission = admit(consumer_limits, &facts, clock.steady).await?;
+        passage.consumer_admission = admit(consumer_limits, &facts, clock.steady, &mut passage.waited).await?;
         if let Some(respond) = respond {
             return ControlFlow::Break(respond.reply());
         }
@@ -145,11 +147,16 @@ impl Filters {
     }
 }
 
-async fn admit(limits: &[Arc<Limit>], facts: &Facts<'_>, now: Instant) -> ControlFlow<Reply, Admission> {
+async fn admit(
+    limits: &[Arc<Limit>],
+    facts: &Facts<'_>,
+    now: Instant,
+    waited: &mut Duration,
+) -> ControlFlow<Reply, Admission> {
     if limits.is_empty() {
         return ControlFlow::Continue(Admission::default());
     }
-    match limit::admit(limits, facts, now).await {
+    match limit::admit(limits, facts, now, waited).await {
         Ok(admission) => ControlFlow::Continue(admission),
         Err(refusal) => ControlFlow::Break(refusal.reply()),
     }

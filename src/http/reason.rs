@@ -104,6 +104,8 @@ reasons! {
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, Some("http_request_denied");
     /// Over a number of requests in flight
     ConcurrencyLimited = "concurrency_limited", TOO_MANY_REQUESTS, Some("http_request_denied");
+    /// As many requests in flight as the upstream of a route may have, whoever sends them
+    Overloaded = "overloaded", SERVICE_UNAVAILABLE, Some("connection_limit_reached");
     /// The route is a redirect
     Redirected = "redirected", PERMANENT_REDIRECT, None;
     /// The route answers by itself
@@ -114,6 +116,10 @@ reasons! {
     NoHealthyEndpoint = "no_healthy_endpoint", SERVICE_UNAVAILABLE, Some("destination_unavailable");
     /// Every healthy endpoint is at its cap
     EndpointsBusy = "endpoints_busy", SERVICE_UNAVAILABLE, Some("connection_limit_reached");
+    /// Every healthy endpoint is at its cap, and as many requests wait as may
+    QueueFull = "queue_full", SERVICE_UNAVAILABLE, Some("connection_limit_reached");
+    /// Every healthy endpoint was at its cap for as long as a request may wait
+    QueueTimeout = "queue_timeout", SERVICE_UNAVAILABLE, Some("connection_limit_reached");
     /// The connection was refused or failed
     ConnectFailed = "connect_failed", BAD_GATEWAY, Some("connection_refused");
     /// The connection took too long

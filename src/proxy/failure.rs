@@ -5,6 +5,8 @@
 
 use std::time::Instant;
 
+use http::HeaderValue;
+use http::header::RETRY_AFTER;
 use pingora_error::{Error, ErrorSource, ErrorType, RetryType};
 
 use super::ctx::{Progress, RequestCtx};
@@ -118,10 +120,16 @@ pub(super) fn unavailable(unavailable: Unavailable) -> Reply {
         Unavailable::NoHealthyEndpoint | Unavailable::AllTried => {
             Reply::problem(Reason::NoHealthyEndpoint, "The service behind this route is not available.")
         }
-        Unavailable::EndpointsBusy => {
-            Reply::problem(Reason::EndpointsBusy, "The service behind this route is at its limit.")
-        }
+        Unavailable::EndpointsBusy => busy(Reason::EndpointsBusy),
+        Unavailable::QueueFull => busy(Reason::QueueFull),
+        Unavailable::QueueTimeout => busy(Reason::QueueTimeout),
     }
+}
+
+/// Nobody knows when a request ends; a second is the shortest wait the field can say.
+fn busy(reason: Reason) -> Reply {
+    Reply::problem(reason, "The service behind this route is at its limit: try again later.")
+        .header(RETRY_AFTER, HeaderValue::from_static("1"))
 }
 
 /// What the client is told of a failure.

@@ -1,6 +1,7 @@
 //! Everything that is decided before the upstream is asked.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use pingora_http::RequestHeader;
@@ -59,8 +60,10 @@ async fn admit_to_listener(header: &RequestHeader, ctx: &mut RequestCtx, snapsho
     };
     let request = ctx.request(&header.method, &header.headers);
     let facts = Facts { request: &request, identity: None };
-    ctx.listener_admission =
-        limit::admit(&listener.limits, &facts, ctx.clock.steady).await.map_err(|refusal| refusal.reply())?;
+    let mut waited = Duration::ZERO;
+    let admitted = limit::admit(&listener.limits, &facts, ctx.clock.steady, &mut waited).await;
+    ctx.passage.waited = waited;
+    ctx.listener_admission = admitted.map_err(|refusal| refusal.reply())?;
     Ok(())
 }
 

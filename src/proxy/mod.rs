@@ -9,6 +9,7 @@ mod forward;
 mod http10;
 mod intake;
 mod judge;
+mod load;
 mod log;
 mod patience;
 
@@ -95,9 +96,11 @@ impl ProxyHttp for Proxy {
         };
         // Its place is given back before another one is taken.
         ctx.attempt.lease = None;
-        let lease = upstream.pick(&ctx.attempt.tried).map_err(|unavailable| {
-            // After a failed attempt the client is told of that one.
-            if ctx.reply.is_none() {
+        let patience = ctx.remaining(Instant::now());
+        let picked = upstream.pick(&ctx.attempt.tried, patience, &mut ctx.passage.waited).await;
+        let lease = picked.map_err(|unavailable| {
+            // After a failed attempt the client is told of that one, and of the end of all patience rather than of one.
+            if ctx.reply.is_none() && !ctx.is_overdue(Instant::now()) {
                 ctx.reply = Some(failure::unavailable(unavailable));
             }
             Error::new(ErrorType::Custom("no endpoint"))
@@ -112,6 +115,7 @@ impl ProxyHttp for Proxy {
         ctx.attempt.lease = Some(lease);
         let now = Instant::now();
         ctx.attempt.began = Some(now);
+        ctx.attempt.asked = ctx.progress.request_done.then_some(now);
         patience::attempt(&mut peer.options, ctx, upstream.spec(), now);
         Ok(peer)
     }
@@ -169,7 +173,11 @@ impl ProxyHttp for Proxy {
                 return Err(Error::new_down(ErrorType::Custom("body too large")));
             }
         }
-        patience::moved(ctx, Instant::now());
+        let now = Instant::now();
+        if end_of_stream {
+            ctx.attempt.asked = Some(now);
+        }
+        patience::moved(ctx, now);
         Ok(())
     }
 
@@ -194,6 +202,7 @@ impl ProxyHttp for Proxy {
         if let Some(lease) = &ctx.attempt.lease {
             lease.observe(Outcome::Answered(response.status));
         }
+        load::answered(ctx, response, now);
         // The answer says whether it is a stream: a client that only claims so would be rid of the route's timeout.
         ctx.progress.stream = response.status == StatusCode::SWITCHING_PROTOCOLS || answer::is_stream(response);
         if ctx.progress.stream {
@@ -338,6 +347,7 @@ fn fail(session: &Session, ctx: &mut RequestCtx, mut error: Box<Error>, replayab
             error.set_retry(true);
         }
         _ => {
+            load::failed(ctx, reason, now);
             ctx.reason = Some(reason);
             error.set_retry(false);
         }

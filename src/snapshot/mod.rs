@@ -16,7 +16,7 @@ pub use route::{Route, RouteAction};
 
 use crate::config::{self, AuthKind, Config, Name, Problem, TokenSource};
 use crate::filter::auth::Authenticator;
-use crate::filter::limit::{Limit, Links};
+use crate::filter::limit::{self, Limit, Links};
 use crate::http::TrustedProxies;
 use crate::router::Router;
 use crate::telemetry::{Metrics, Refusals, RouteMetrics};
@@ -166,7 +166,7 @@ impl Listener {
         tools: &Tools,
     ) -> Result<Self, Problem> {
         let tls = spec.tls.as_ref().map(|tls| ServerTls::build(name, tls, &spec.protocols, &tools.tls)).transpose()?;
-        let limits = spec.limits.iter().filter_map(|name| limits.get(name).cloned()).collect();
+        let limits = limit::arranged(spec.limits.iter().filter_map(|name| limits.get(name).cloned()));
         Ok(Self { spec: spec.clone(), tls, limits, refusals: tools.metrics.refusals(name) })
     }
 }

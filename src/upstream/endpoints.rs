@@ -80,6 +80,10 @@ impl Endpoints {
         self.turn.load(Ordering::Relaxed)
     }
 
+    pub(super) fn lineage(&self) -> &Arc<Lineage> {
+        &self.lineage
+    }
+
     /// Chooses and takes a place.
     pub(super) fn pick(&self, tried: &Tried, now: impl Fn() -> Instant + Copy) -> Result<Lease, Unavailable> {
         for standard in [Standard::Good, Standard::Healthy, Standard::Again] {
@@ -93,9 +97,7 @@ impl Endpoints {
                 }
             }
         }
-        let why = self.why_not(tried);
-        self.lineage.counters.refused(why);
-        Err(why)
+        Err(self.why_not(tried))
     }
 
     fn is_open(&self, endpoint: &Arc<Endpoint>, standard: Standard, tried: &Tried, now: impl Fn() -> Instant) -> bool {

@@ -21,6 +21,7 @@ use super::endpoint::{Endpoint, Place, State};
 use super::endpoints::{Endpoints, Rules};
 use super::health::{self, Check};
 use super::lease::{Lease, Tried, Unavailable};
+use super::queue::Queue;
 use super::retry::RetryPolicy;
 use crate::config::{self, EndpointAddress, Name, Problem};
 
@@ -59,6 +60,7 @@ struct Known {
 pub(super) struct Lineage {
     pub(super) name: Name,
     pub(super) counters: Counters,
+    pub(super) queue: Queue,
     /// Which version's tasks are at work; those of older ones end
     at_work: AtomicU64,
 }
@@ -74,7 +76,12 @@ impl Upstream {
             }
         }
         let check = spec.health.as_ref().map(|health| Check::build(health, spec)).transpose()?;
-        let lineage = Lineage { name: Arc::clone(name), counters: Counters::default(), at_work: AtomicU64::new(0) };
+        let lineage = Lineage {
+            name: Arc::clone(name),
+            counters: Counters::default(),
+            queue: Queue::default(),
+            at_work: AtomicU64::new(0),
+        };
         let lineage = Arc::new(lineage);
         let known = Known { lineage: Arc::clone(&lineage), resolved: HashMap::new(), states: HashMap::new() };
         let upstream = Self {
@@ -120,8 +127,38 @@ impl Upstream {
     }
 
     /// The next endpoint for a request that has failed at those `tried`; its place is taken until the lease drops.
-    pub fn pick(&self, tried: &Tried) -> Result<Lease, Unavailable> {
+    /// Where there is a queue it waits for one, though not beyond `patience`; `waited` grows by the time it takes.
+    pub async fn pick(
+        &self,
+        tried: &Tried,
+        patience: Option<Duration>,
+        waited: &mut Duration,
+    ) -> Result<Lease, Unavailable> {
+        let picked = match self.spec.queue {
+            None => self.pick_now(tried),
+            // Boxed, so that requests that do not wait do not carry the room for it.
+            Some(queue) => match self.pick_in_turn(tried) {
+                Err(Unavailable::EndpointsBusy) => Box::pin(self.wait(queue, tried, patience, waited)).await,
+                picked => picked,
+            },
+        };
+        if let Err(why) = picked {
+            self.endpoints.load().lineage().counters.refused(why);
+        }
+        picked
+    }
+
+    pub(super) fn pick_now(&self, tried: &Tried) -> Result<Lease, Unavailable> {
         self.endpoints.load().pick(tried, Instant::now)
+    }
+
+    pub(super) fn lineage(&self) -> Arc<Lineage> {
+        Arc::clone(self.endpoints.load().lineage())
+    }
+
+    /// How many requests wait, and how long all have waited, where one may.
+    pub fn queue(&self) -> Option<(usize, Duration)> {
+        self.spec.queue.map(|_| self.lineage().queue.stats())
     }
 
     /// What runs in the background for it: one task a name, and one for health checks. Each holds the upstream weakly
@@ -183,6 +220,7 @@ impl Upstream {
     pub(super) fn lay_out_again(&self) {
         let _writer = self.known.lock();
         self.endpoints.store(Arc::new(self.endpoints.load().laid_out_again(seed())));
+        self.lineage().queue.call();
     }
 
     /// Replaces the endpoints by what is configured and known now.
@@ -197,6 +235,10 @@ impl Upstream {
         let lineage = Arc::clone(&known.lineage);
         self.endpoints.store(Arc::new(Endpoints::new(all, Rules::of(&self.spec), lineage, turn, seed())));
         known.states.retain(|_, state| state.strong_count() > 0);
+        if self.spec.queue.is_some() {
+            known.lineage.queue.open();
+        }
+        known.lineage.queue.call();
     }
 }
 

@@ -17,19 +17,26 @@ pub enum Unavailable {
     NoHealthyEndpoint,
     /// Every endpoint that could take the request is at its cap
     EndpointsBusy,
+    /// The same, and as many requests wait as may
+    QueueFull,
+    /// The same, for as long as a request may wait
+    QueueTimeout,
     /// This request has been everywhere: what it gets is the failure it met there
     AllTried,
 }
 
 impl Unavailable {
     /// Every one, in the order of the counters.
-    pub const ALL: [Self; 3] = [Self::NoHealthyEndpoint, Self::EndpointsBusy, Self::AllTried];
+    pub const ALL: [Self; 5] =
+        [Self::NoHealthyEndpoint, Self::EndpointsBusy, Self::QueueFull, Self::QueueTimeout, Self::AllTried];
 
     /// Its name in logs and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::NoHealthyEndpoint => "no_healthy_endpoint",
             Self::EndpointsBusy => "endpoints_busy",
+            Self::QueueFull => "queue_full",
+            Self::QueueTimeout => "queue_timeout",
             Self::AllTried => "all_tried",
         }
     }
@@ -143,7 +150,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.endpoint.state().release();
+        self.endpoint.release();
         self.endpoint.counters().finished(usize::from(self.result.load(Ordering::Relaxed)));
     }
 }

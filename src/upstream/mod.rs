@@ -14,6 +14,7 @@ mod group;
 mod health;
 mod lease;
 mod peer;
+mod queue;
 mod retry;
 mod suspicion;
 mod upgrade;

@@ -224,6 +224,10 @@ impl<'a> Node<'a> {
         matches!(self.value, DeValue::Array(_))
     }
 
+    pub(super) fn is_text(&self) -> bool {
+        matches!(self.value, DeValue::String(_))
+    }
+
     /// [`Self::table`] where another kind of value is possible too.
     pub(super) fn inline_table(&self) -> Option<Table<'a>> {
         if matches!(self.value, DeValue::Table(_)) { self.table() } else { None }

@@ -11,7 +11,7 @@ use super::complaint::Complaint;
 use super::leaf::{address, header, path};
 use super::node::Node;
 use super::table::Table;
-use super::{file, value};
+use super::{file, queue, value};
 use crate::config::{
     Balance, Certificate, Endpoint, EndpointAddress, Health, Host, Retry, RetryOn, Timeouts, Upstream,
     UpstreamProtocol, UpstreamTls,
@@ -37,6 +37,9 @@ pub(super) fn upstream(mut table: Table<'_>) -> Option<Upstream> {
     let host = table.or("host", Host::Preserve, host);
     let max_requests_per_endpoint =
         table.optional("max_requests_per_endpoint", |node| NonZeroU32::new(node.integer(1..=MAX_REQUESTS)?));
+    let is_unbounded = !table.has("max_requests_per_endpoint");
+    let without = is_unbounded.then_some("without \"max_requests_per_endpoint\" there is nothing to wait for");
+    let queue = queue::queue(&mut table, without);
     let tls = table.optional("tls", |node| tls(node.table()?, endpoints.as_deref()));
     let timeouts = table.or("timeouts", Timeouts::default(), |node| timeouts(node.table()?));
     let health = table.optional("health", |node| health(node.table()?));
@@ -48,6 +51,7 @@ pub(super) fn upstream(mut table: Table<'_>) -> Option<Upstream> {
         protocol: protocol?,
         host: host?,
         max_requests_per_endpoint: max_requests_per_endpoint?,
+        queue: queue?,
         tls: tls?,
         timeouts: timeouts?,
         health: health?,

@@ -6,12 +6,13 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::header::RETRY_AFTER;
 use http::{HeaderName, HeaderValue};
 use serde_json::json;
 
-use super::{Limit, Permit, Taken};
+use super::{Limit, Permit, Place, Sample, Taken};
 use crate::config::{LimitKind, Name};
 use crate::http::{Reason, Reply};
 
@@ -19,6 +20,8 @@ const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 /// Registered with IANA by the draft.
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
+
+const REDUCED_CAPACITY: &str = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity";
 
 /// The part of an answer that does not change: rendered once.
 #[derive(Debug)]
@@ -34,7 +37,9 @@ impl Policy {
                 let window = rate.per.as_secs_f64() / f64::from(rate.count.get()) * f64::from(burst.get());
                 format!("\"{name}\";q={burst};w={}", window.ceil().max(1.0))
             }
-            LimitKind::Concurrent(max) => format!("\"{name}\";q={max};qu=\"concurrent-requests\""),
+            LimitKind::Concurrent(max) | LimitKind::Adaptive { max, .. } => {
+                format!("\"{name}\";q={max};qu=\"concurrent-requests\"")
+            }
         };
         let value = HeaderValue::from_str(&item).expect("names and numbers are visible ASCII");
         Self { item, value }
@@ -45,6 +50,7 @@ impl Policy {
 #[derive(Debug, Default)]
 pub struct Admission {
     permits: Vec<Permit>,
+    places: Vec<Place>,
     standings: Vec<Standing>,
 }
 
@@ -64,12 +70,26 @@ impl Admission {
                 self.permits.push(permit);
                 (remaining, None)
             }
+            Taken::Place { place, remaining } => {
+                self.places.push(place);
+                // What is found is another number the next moment: nothing that a client could plan by.
+                if matches!(limit.spec.kind, LimitKind::Adaptive { .. }) {
+                    return;
+                }
+                (remaining, None)
+            }
             Taken::Uncounted => return,
         };
         let standing = Standing { limit: Arc::clone(limit), remaining, reset };
         // The most restrictive first, for clients that read one item only.
         let at = self.standings.partition_point(|other| other.remaining <= remaining);
         self.standings.insert(at, standing);
+    }
+
+    /// Tells the limits that find themselves how the request went, and gives their places back: they count requests
+    /// that wait for the upstream, not clients that take their time, nor streams.
+    pub fn observe(&mut self, sample: Sample, now: Instant) {
+        self.places.retain(|place| !place.observe(sample, now));
     }
 
     /// Hands over the fields of the response; none where there are no limits.
@@ -119,11 +139,14 @@ impl Refusal {
         &self.limit.name
     }
 
-    /// 429, with when to come back.
+    /// 429, or 503 where it is nobody's fault that too much is going on; with when to come back.
     pub fn reply(&self) -> Reply {
         let (reason, detail) = match self.limit.spec.kind {
             LimitKind::Rate { .. } => (Reason::RateLimited, "Too many requests: try again later."),
-            LimitKind::Concurrent(_) => (Reason::ConcurrencyLimited, "Too many requests at once: try again later."),
+            LimitKind::Concurrent(_) if !self.limit.spec.is_shared() => {
+                (Reason::ConcurrencyLimited, "Too many requests at once: try again later.")
+            }
+            LimitKind::Concurrent(_) | LimitKind::Adaptive { .. } => return self.overloaded(),
         };
         let mut standing = String::new();
         item(&mut standing, &self.limit.name, 0, Some(self.seconds));
@@ -133,5 +156,12 @@ impl Refusal {
             .header(RETRY_AFTER, HeaderValue::from(self.seconds))
             .header(RATE_LIMIT_POLICY, self.limit.policy.value.clone())
             .header(RATE_LIMIT, HeaderValue::from_str(&standing).expect("names and numbers are visible ASCII"))
+    }
+
+    fn overloaded(&self) -> Reply {
+        Reply::problem(Reason::Overloaded, "The service behind this route has too much to do: try again later.")
+            .member("type", json!(REDUCED_CAPACITY))
+            .member("violated-policies", json!([&*self.limit.name]))
+            .header(RETRY_AFTER, HeaderValue::from(self.seconds))
     }
 }

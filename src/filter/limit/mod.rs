@@ -3,8 +3,10 @@
 //! A stage of several limits is taken in two steps: each is reserved in turn, and a refusal by one gives back what the
 //! others took. So refused requests consume nothing, and the order in which limits are named does not matter.
 
+mod adaptive;
 mod answer;
 mod concurrency;
+mod gate;
 mod key;
 mod rate;
 mod store;
@@ -13,11 +15,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+pub use self::adaptive::{Found, Sample};
 use self::answer::Policy;
 pub use self::answer::{Admission, Refusal};
 use self::concurrency::{Concurrency, Permit};
+pub use self::gate::{AdaptiveStats, QueueStats};
+use self::gate::{Gates, Place};
 use self::key::{Key, Seed};
 use self::rate::{Decision, Rate};
 use self::store::{Fleet, Ticket, Verdict};
@@ -45,6 +50,7 @@ pub struct Limit {
 enum Meter {
     Rate(Rate),
     Concurrency(Arc<Concurrency>),
+    Gates(Arc<Gates>),
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +82,7 @@ enum Taken {
     Rate { key: Key, remaining: u32, reset: u64 },
     Fleet { ticket: Ticket, remaining: u32, reset: u64 },
     Permit { permit: Permit, remaining: u32 },
+    Place { place: Place, remaining: u32 },
     Uncounted,
 }
 
@@ -84,15 +91,30 @@ struct Refused {
     seconds: u64,
 }
 
+/// The order in which they are asked: whoever would wait in a line is asked last, so that nobody waits only to be
+/// refused by another. Those are asked in the order of their names, whatever a route says: two requests that each hold
+/// what the other waits for would wait for ever.
+pub fn arranged(limits: impl Iterator<Item = Arc<Limit>>) -> Vec<Arc<Limit>> {
+    let mut limits: Vec<_> = limits.collect();
+    limits.sort_by_key(|limit| limit.spec.queue.map(|_| limit.name.clone()));
+    limits
+}
+
 impl Limit {
     /// An empty meter. A store is asked once [`tasks`](Self::tasks) run; `links` are the connections there are.
     ///
     /// # Errors
     /// A store that cannot be connected to as it says.
     pub fn build(name: &Name, spec: &config::Limit, links: &Links) -> Result<Self, Problem> {
-        let meter = match spec.kind {
-            LimitKind::Rate { rate, burst } => Meter::Rate(Rate::new(rate, burst, spec.max_keys)),
-            LimitKind::Concurrent(max) => Meter::Concurrency(Arc::new(Concurrency::new(max, spec.max_keys))),
+        let meter = match (spec.kind, spec.queue) {
+            (LimitKind::Rate { rate, burst }, _) => Meter::Rate(Rate::new(rate, burst, spec.max_keys)),
+            (LimitKind::Concurrent(max), None) => Meter::Concurrency(Arc::new(Concurrency::new(max, spec.max_keys))),
+            (LimitKind::Concurrent(max), queue) => {
+                Meter::Gates(Arc::new(Gates::fixed(max.get(), queue, spec.max_keys)))
+            }
+            (LimitKind::Adaptive { min, max }, queue) => {
+                Meter::Gates(Arc::new(Gates::adaptive((min.get(), max.get()), queue, spec.max_keys)))
+            }
         };
         let fleet = match (&spec.store, &meter) {
             (Some(store), Meter::Rate(rate)) => Some(Arc::new(Fleet::build(name, spec, store, rate.terms(), links)?)),
@@ -142,6 +164,7 @@ impl Limit {
         let (keys, evicted, full) = match &self.meter {
             Meter::Rate(rate) => rate.stats(),
             Meter::Concurrency(concurrency) => concurrency.stats(),
+            Meter::Gates(gates) => gates.stats(),
         };
         let keys = keys + self.fleet.as_ref().map_or(0, |fleet| fleet.keys());
         Stats {
@@ -151,6 +174,22 @@ impl Limit {
             keys,
             evicted,
             full,
+        }
+    }
+
+    /// How waiting goes, where one may wait.
+    pub fn queue(&self) -> Option<QueueStats> {
+        match &self.meter {
+            Meter::Gates(gates) => gates.queue_stats(),
+            Meter::Rate(_) | Meter::Concurrency(_) => None,
+        }
+    }
+
+    /// What it has found, where it finds something.
+    pub fn found(&self) -> Option<AdaptiveStats> {
+        match &self.meter {
+            Meter::Gates(gates) => gates.adaptive_stats(),
+            Meter::Rate(_) | Meter::Concurrency(_) => None,
         }
     }
 
@@ -168,7 +207,23 @@ impl Limit {
                 concurrency::Entry::Refuse => Err(Refused { seconds: 1 }),
                 concurrency::Entry::Full => self.when_full(),
             },
+            Meter::Gates(gates) => match gates.enter(key, now) {
+                gate::Entry::Allow { place, remaining } => Ok(Taken::Place { place, remaining }),
+                gate::Entry::Refuse => Err(Refused { seconds: 1 }),
+                gate::Entry::Full => self.when_full(),
+            },
         }
+    }
+
+    /// Waits for what could not be had at once, where that is allowed. `waited` grows by the time it takes.
+    async fn wait(&self, facts: &Facts<'_>, waited: &mut Duration) -> Result<Taken, Refused> {
+        let (Meter::Gates(gates), Some(queue)) = (&self.meter, self.spec.queue) else {
+            return Err(Refused { seconds: 1 });
+        };
+        let begin = Instant::now();
+        let came = gates.wait(self.seed.key(&self.spec.key, facts), queue, begin).await;
+        *waited += begin.elapsed();
+        came.map(|(place, remaining)| Taken::Place { place, remaining }).map_err(|_| Refused { seconds: 1 })
     }
 
     /// The same where a store decides.
@@ -201,17 +256,30 @@ impl Limit {
     }
 }
 
-/// Takes from every limit of a stage, or from none. Waits for stores alone: limits of this gateway decide at once.
+/// Takes from every limit of a stage, [arranged] as they are, or from none. Waits for stores, and where there is a
+/// line: other limits of this gateway decide at once. `waited` grows by the time spent in lines.
+///
+/// Whoever waits is in flight for the limits that have let him pass, and has spent what they took: a client cannot have
+/// more requests in our lines than it may have at once. Who is refused in the end has all of it given back.
 ///
 /// # Errors
 /// The first limit that refuses.
-pub async fn admit(limits: &[Arc<Limit>], facts: &Facts<'_>, now: Instant) -> Result<Admission, Refusal> {
+pub async fn admit(
+    limits: &[Arc<Limit>],
+    facts: &Facts<'_>,
+    now: Instant,
+    waited: &mut Duration,
+) -> Result<Admission, Refusal> {
     let mut taken: Vec<(&Arc<Limit>, Taken)> = Vec::with_capacity(limits.len());
     for limit in limits {
-        let reserved = match &limit.fleet {
+        let mut reserved = match &limit.fleet {
             None => limit.reserve(facts, now),
             Some(fleet) => Box::pin(limit.reserve_of(fleet, facts, now)).await,
         };
+        if reserved.is_err() && limit.spec.queue.is_some() && limit.spec.mode == Mode::Enforce {
+            // Boxed, so that requests that do not wait do not carry the room for it.
+            reserved = Box::pin(limit.wait(facts, waited)).await;
+        }
         match reserved {
             Ok(one) => taken.push((limit, one)),
             Err(_) if limit.spec.mode == Mode::Shadow => {

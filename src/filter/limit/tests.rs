@@ -22,6 +22,7 @@ fn spec(count: u32, per: u64, burst: u32) -> config::Limit {
             rate: Rate { count: nonzero(count), per: Duration::from_secs(per) },
             burst: nonzero(burst),
         },
+        queue: None,
         key: vec![Selector::ClientAddress],
         max_keys: NonZeroUsize::new(1000).expect("not zero"),
         on_full: OnFull::Allow,
@@ -36,7 +37,8 @@ fn limit(spec: &config::Limit) -> Arc<Limit> {
 
 /// Without a store nobody waits.
 fn admit(limits: &[Arc<Limit>], facts: &Facts<'_>, now: Instant) -> Result<Admission, Refusal> {
-    super::admit(limits, facts, now).now_or_never().expect("a decision at once")
+    let mut waited = Duration::ZERO;
+    super::admit(limits, facts, now, &mut waited).now_or_never().expect("a decision at once")
 }
 
 fn from<T>(client: IpAddr, then: impl FnOnce(&Facts<'_>) -> T) -> T {
