@@ -9,6 +9,7 @@ mod forward;
 mod http10;
 mod intake;
 mod judge;
+mod line;
 mod load;
 mod log;
 mod patience;
@@ -96,8 +97,17 @@ impl ProxyHttp for Proxy {
         };
         // Its place is given back before another one is taken.
         ctx.attempt.lease = None;
+        ctx.progress.request_done = session.is_body_done();
         let patience = ctx.remaining(Instant::now());
-        let picked = upstream.pick(&ctx.attempt.tried, patience, &mut ctx.passage.waited).await;
+        let pick = upstream.pick(&ctx.attempt.tried, patience, &mut ctx.passage.waited);
+        let picked = match upstream.spec().queue {
+            None => Some(pick.await),
+            Some(_) => line::unless_left(session, pick).await,
+        };
+        let picked = picked.ok_or_else(|| {
+            ctx.reason = Some(Reason::ClientAborted);
+            Error::new_down(ErrorType::ConnectionClosed)
+        })?;
         let lease = picked.map_err(|unavailable| {
             // After a failed attempt the client is told of that one, and of the end of all patience rather than of one.
             if ctx.reply.is_none() && !ctx.is_overdue(Instant::now()) {
@@ -107,7 +117,6 @@ impl ProxyHttp for Proxy {
         })?;
         ctx.reply = None;
         ctx.progress.body_bytes = 0;
-        ctx.progress.request_done = session.is_body_done();
         ctx.attempt.count += 1;
         ctx.attempt.endpoint = Some(Arc::clone(lease.endpoint().text()));
         let mut peer = if session.is_upgrade_req() { lease.upgrade_peer() } else { lease.peer() };

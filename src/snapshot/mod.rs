@@ -42,6 +42,8 @@ pub struct Snapshot {
     pub authenticators: BTreeMap<Name, Arc<Authenticator>>,
     /// By name
     pub limits: BTreeMap<Name, Arc<Limit>>,
+    /// Whether one of them lets requests wait in a line
+    pub may_wait: bool,
     /// By name
     pub upstreams: BTreeMap<Name, Arc<Upstream>>,
     /// What is counted of requests that no route took
@@ -133,6 +135,7 @@ impl Snapshot {
             identity_headers: identity_headers(&config),
             token_parameters: token_parameters(&config),
             authenticators,
+            may_wait: limits.values().any(|limit| limit.may_wait()),
             limits,
             upstreams,
             unrouted: tools.metrics.unrouted(config.listeners.keys()),

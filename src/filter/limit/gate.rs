@@ -347,3 +347,95 @@ impl Drop for Wait<'_> {
         self.gates.waits.micros.fetch_add(micros, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::sync::atomic::AtomicI64;
+
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    fn key(number: u64) -> Key {
+        Key { high: number, low: number }
+    }
+
+    fn keys(count: usize) -> NonZeroUsize {
+        NonZeroUsize::new(count).expect("not zero")
+    }
+
+    fn queue(length: u32) -> Queue {
+        Queue { length: NonZeroU32::new(length).expect("not zero"), timeout: Duration::from_secs(60) }
+    }
+
+    #[test]
+    fn a_gate_that_nobody_is_at_is_forgotten_and_one_that_has_learnt_makes_room() {
+        let now = Instant::now();
+        let fixed = Arc::new(Gates::fixed(1, Some(queue(1)), keys(2)));
+        let held: Vec<_> = (0..2).map(|number| fixed.enter(key(number), now)).collect();
+        assert!(matches!(fixed.enter(key(1), now), Entry::Refuse));
+        assert!(matches!(fixed.enter(key(2), now), Entry::Full));
+        assert_eq!(fixed.stats(), (2, 0, 1));
+        drop(held);
+        assert_eq!(fixed.stats(), (0, 0, 1));
+        let adaptive = Arc::new(Gates::adaptive((1, 9), None, keys(1)));
+        drop(adaptive.enter(key(0), now));
+        assert_eq!(adaptive.stats(), (1, 0, 0));
+        let held = adaptive.enter(key(SHARDS as u64), now);
+        assert_eq!(adaptive.stats(), (1, 1, 0), "of the same shard");
+        assert!(matches!(adaptive.enter(key(0), now), Entry::Full), "somebody is there");
+        drop(held);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_that_rises_calls_those_who_wait() {
+        let now = Instant::now();
+        let gates = Arc::new(Gates::adaptive((1, 100), Some(queue(50)), keys(1)));
+        let mut held: Vec<_> = (0..20).map(|_| gates.enter(key(0), now)).collect();
+        let waiting = gates.wait(key(0), queue(50), now);
+        let rise = async {
+            tokio::task::yield_now().await;
+            // Each answer makes room for one; those below make room by what they tell.
+            for (count, entry) in held.iter().enumerate() {
+                let Entry::Allow { place, .. } = entry else { panic!("{entry:?}") };
+                let at = now + Duration::from_millis(20 * count as u64);
+                place.observe(Sample::Took(Duration::from_millis(5)), at);
+            }
+        };
+        let (came, ()) = tokio::join!(waiting, rise);
+        assert!(came.is_ok(), "{came:?}");
+        held.clear();
+    }
+
+    #[test]
+    fn among_threads_no_more_are_in_than_may_and_nothing_is_left_behind() {
+        const THREADS: usize = 4;
+        let gates = Arc::new(Gates::fixed(3, Some(queue(1000)), keys(10)));
+        let inside: [AtomicI64; 2] = Default::default();
+        std::thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("built");
+                    let task = async |number: u64| {
+                        for turn in 0..200 {
+                            let place = match gates.enter(key(number), Instant::now()) {
+                                Entry::Allow { place, .. } => place,
+                                _ => gates.wait(key(number), queue(1000), Instant::now()).await.expect("a turn").0,
+                            };
+                            let inside = &inside[number as usize];
+                            assert!(inside.fetch_add(1, Ordering::SeqCst) < 3);
+                            if turn % 4 == 0 {
+                                tokio::task::yield_now().await;
+                            }
+                            inside.fetch_sub(1, Ordering::SeqCst);
+                            drop(place);
+                        }
+                    };
+                    runtime.block_on(join_all((0..8).map(|number| task(number % 2))));
+                });
+            }
+        });
+        assert_eq!((gates.stats(), gates.waiting.load(Ordering::Relaxed)), ((0, 0, 0), 0));
+    }
+}

@@ -177,6 +177,11 @@ impl Limit {
         }
     }
 
+    /// Whether requests may wait in a line of its.
+    pub fn may_wait(&self) -> bool {
+        self.spec.queue.is_some()
+    }
+
     /// How waiting goes, where one may wait.
     pub fn queue(&self) -> Option<QueueStats> {
         match &self.meter {
