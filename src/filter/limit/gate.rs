@@ -95,7 +95,7 @@ struct Gate {
 #[derive(Debug)]
 enum Ceiling {
     Fixed(u32),
-    Found(Adaptive),
+    Found(Box<Adaptive>),
 }
 
 /// Somebody is at a gate, or waits for it.
@@ -238,15 +238,16 @@ impl Gates {
                 self.full.fetch_add(1, Ordering::Relaxed);
                 return None;
             };
+            // The one takes the other's place.
             shard.remove(&idle);
             self.evicted.fetch_add(1, Ordering::Relaxed);
-            self.keys.fetch_add(1, Ordering::Relaxed);
         }
         let ceiling = match self.terms {
             Terms::Fixed(max) => Ceiling::Fixed(max),
             Terms::Adaptive { min, max } => {
                 // The key is a hash with a random seed: as good as a die.
-                Ceiling::Found(Adaptive::new(min, max, f64::from(key.high as u32) / f64::from(u32::MAX), now))
+                let jitter = f64::from(key.high as u32) / f64::from(u32::MAX);
+                Ceiling::Found(Box::new(Adaptive::new(min, max, jitter, now)))
             }
         };
         let gate = Arc::new(Gate { in_flight: AtomicU32::new(0), ceiling, line: Line::default() });
