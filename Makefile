@@ -36,6 +36,7 @@ check: fmt clippy doc conf deny ## Check formatting, lints, docs, every configur
 
 fmt:
 	$(CARGO) fmt --all --check
+	@if git grep -n -E '^(<<<<<<<|>>>>>>>) '; then echo "these are left of a merge" >&2; exit 1; fi
 
 clippy:
 	@scripts/setup.sh check

@@ -2,8 +2,8 @@
 # Installs what a recipe of the Makefile needs and the machine lacks. Says plainly what it cannot do.
 #   scripts/setup.sh build     cmake and a C compiler, for the cryptography, the allocator and zlib
 #   scripts/setup.sh check     the same, rustfmt and clippy
-#   scripts/setup.sh ci        the same, curl, HAProxy, which the tests put in front, Redis, which they ask, and node with
-#                              npm, by which they run an OpenID provider
+#   scripts/setup.sh ci        the same, curl, HAProxy, which the tests put in front, Redis and dnsmasq, which they ask,
+#                              and node with npm, by which they run an OpenID provider
 #   scripts/setup.sh bench     what `build` needs, nginx, HAProxy, wrk, h2load and valgrind
 set -euo pipefail
 
@@ -13,7 +13,7 @@ say() { printf '%s\n' "$*" >&2; }
 build="cmake:cmake cc:gcc c++:g++ make:make"
 case "${1:-build}" in
     build | check) wanted=$build ;;
-    ci) wanted="$build curl:curl haproxy:haproxy redis-server:redis-server node:nodejs npm:npm" ;;
+    ci) wanted="$build curl:curl haproxy:haproxy redis-server:redis-server node:nodejs npm:npm dnsmasq:dnsmasq-base" ;;
     bench)
         wanted="$build wrk:wrk nginx:nginx-light haproxy:haproxy taskset:util-linux"
         wanted+=" h2load:nghttp2-client callgrind_control:valgrind"

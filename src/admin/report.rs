@@ -66,6 +66,7 @@ pub(super) struct Endpoint {
     pub(super) address: String,
     pub(super) weight: u32,
     pub(super) healthy: bool,
+    pub(super) drained: bool,
     pub(super) suspect: bool,
     pub(super) requests_in_flight: u32,
 }
@@ -202,8 +203,8 @@ impl<'a> UpstreamReport<'a> {
 
 impl Endpoint {
     fn new(status: EndpointStatus) -> Self {
-        let EndpointStatus { address, healthy, suspect, in_flight, weight } = status;
-        Self { address: address.to_string(), weight, healthy, suspect, requests_in_flight: in_flight }
+        let EndpointStatus { address, healthy, drained, suspect, in_flight, weight } = status;
+        Self { address: address.to_string(), weight, healthy, drained, suspect, requests_in_flight: in_flight }
     }
 }
 

@@ -251,6 +251,12 @@ fn endpoints(scrape: &mut Scrape, snapshot: &Snapshot) {
         endpoints.iter().map(|(name, endpoint)| (vec![*name, &*endpoint.address], bit(endpoint.healthy))),
     );
     scrape.gauge(
+        "tollgate_endpoint_drained",
+        "1 while an operator keeps new requests from an endpoint.",
+        &labels,
+        endpoints.iter().map(|(name, endpoint)| (vec![*name, &*endpoint.address], bit(endpoint.drained))),
+    );
+    scrape.gauge(
         "tollgate_endpoint_suspect",
         "1 while an endpoint is avoided because a connection to it failed.",
         &labels,

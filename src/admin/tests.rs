@@ -70,6 +70,8 @@ fn upstream() -> config::Upstream {
     let address = EndpointAddress::Socket("10.0.0.11:8080".parse().expect("an address"));
     config::Upstream {
         endpoints: vec![config::Endpoint { address, weight: 3 }],
+        endpoints_file: None,
+        nameservers: Vec::new(),
         balance: Balance::RoundRobin,
         protocol: UpstreamProtocol::Http1,
         host: Host::Preserve,

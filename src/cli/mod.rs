@@ -11,6 +11,7 @@ mod running;
 mod status;
 mod token;
 mod upgrade;
+mod upstream;
 mod version;
 
 use std::error::Error;
@@ -32,6 +33,9 @@ pub enum Command {
     Upgrade(upgrade::Upgrade),
     /// Say which process serves, and which configuration
     Status(status::Status),
+    /// Say where requests go, and keep them from an endpoint for a while
+    #[command(subcommand)]
+    Upstream(upstream::Upstream),
     /// Make, list and revoke API keys
     Key(key::Key),
     /// Try everything at once: services, an issuer, and a gateway in front of them
@@ -66,6 +70,7 @@ impl Command {
             Self::Reload(command) => command.run(),
             Self::Upgrade(command) => command.run(),
             Self::Status(command) => command.run(),
+            Self::Upstream(command) => command.run(),
             Self::Key(command) => command.run(),
             Self::Demo(command) => command.run(),
             Self::Token(command) => command.run(),

@@ -15,6 +15,6 @@ pub struct Reload {
 
 impl Reload {
     pub(super) fn run(self) -> Result<(), Failure> {
-        self.running.ask(Verb::Reload)
+        self.running.ask(&Verb::Reload)
     }
 }

@@ -20,7 +20,7 @@ pub(super) struct Running {
 
 impl Running {
     /// Asks, and prints the answer.
-    pub(super) fn ask(self, verb: Verb) -> Result<(), Failure> {
+    pub(super) fn ask(self, verb: &Verb) -> Result<(), Failure> {
         // A file that cannot be served still says where: that is when one asks to reload it.
         let directory = self.runtime_dir.unwrap_or_else(|| config::runtime_dir(&self.file.config));
         let answer = control::ask(&directory, verb)?;

@@ -15,6 +15,6 @@ pub struct Status {
 
 impl Status {
     pub(super) fn run(self) -> Result<(), Failure> {
-        self.running.ask(Verb::Status)
+        self.running.ask(&Verb::Status)
     }
 }

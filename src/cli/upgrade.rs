@@ -15,6 +15,6 @@ pub struct Upgrade {
 
 impl Upgrade {
     pub(super) fn run(self) -> Result<(), Failure> {
-        self.running.ask(Verb::Upgrade)
+        self.running.ask(&Verb::Upgrade)
     }
 }

@@ -69,6 +69,11 @@ pub enum EndpointAddress {
         /// Port
         port: u16,
     },
+    /// `srv:_http._tcp.orders.internal`: a service whose hosts, ports and weights DNS knows
+    Service {
+        /// Lower-case name
+        name: String,
+    },
     /// `unix:/run/orders.sock`
     Unix(PathBuf),
 }
@@ -78,6 +83,7 @@ impl fmt::Display for EndpointAddress {
         match self {
             Self::Socket(addr) => write!(f, "{addr}"),
             Self::Name { host, port } => write!(f, "{host}:{port}"),
+            Self::Service { name } => write!(f, "srv:{name}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }

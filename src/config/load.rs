@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::read::{self, MAX_FILE, Places};
-use super::{ApiKeys, Config, ConfigError, Problem, Surroundings, System};
+use super::{ApiKeys, Config, ConfigError, EndpointsFile, Problem, Surroundings, System};
 
 impl Config {
     /// Reads the configuration at `path`, with all files that it includes and names.
@@ -46,6 +46,19 @@ impl ApiKeys {
     /// Everything that is wrong with it, by place.
     pub fn read(text: &str, path: &Path) -> Result<Self, ConfigError> {
         read::api_keys(text, path).map_err(|problems| ConfigError { file: path.to_owned(), problems })
+    }
+}
+
+impl EndpointsFile {
+    /// Most bytes of it.
+    pub const MAX_FILE: u64 = MAX_FILE;
+
+    /// Reads the text of a file of endpoints: JSON if its name ends in `.json`, else TOML.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, by place.
+    pub fn read(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        read::endpoints_file(text, path).map_err(|problems| ConfigError { file: path.to_owned(), problems })
     }
 }
 

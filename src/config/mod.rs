@@ -47,7 +47,7 @@ pub use store::{OnStoreFailure, RedisAddress, RedisServer, Store, StoreMode};
 pub use surroundings::{Surroundings, System, Variable};
 pub use timestamp::Timestamp;
 pub use upstream::{
-    Balance, Endpoint, Health, Host, Retry, RetryOn, Timeouts, Upstream, UpstreamProtocol, UpstreamTls,
+    Balance, Endpoint, EndpointsFile, Health, Host, Retry, RetryOn, Timeouts, Upstream, UpstreamProtocol, UpstreamTls,
 };
 
 /// A name from the configuration. Shared, because metrics, logs and answers repeat it.

@@ -1,7 +1,9 @@
 //! `[upstreams.NAME]`: where requests go.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{EndpointAddress, FileContent, Queue};
@@ -9,8 +11,12 @@ use super::{EndpointAddress, FileContent, Queue};
 /// `[upstreams.NAME]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
-    /// At least one
+    /// At least one, here or in the file
     pub endpoints: Vec<Endpoint>,
+    /// `endpoints_file`: more of them; default: none
+    pub endpoints_file: Option<EndpointsFile>,
+    /// Whom names are asked of; default: the system's nameservers
+    pub nameservers: Vec<SocketAddr>,
     /// Default: round_robin
     pub balance: Balance,
     /// Default: http/1.1
@@ -38,6 +44,15 @@ pub struct Endpoint {
     pub address: EndpointAddress,
     /// Share of the traffic, relative to the others; default: 1, at most 1000
     pub weight: u32,
+}
+
+/// A file of endpoints, which is followed while the process runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointsFile {
+    /// Where it is
+    pub path: PathBuf,
+    /// What it held when the configuration was read; at least one
+    pub endpoints: Vec<Endpoint>,
 }
 
 /// How an endpoint is chosen.

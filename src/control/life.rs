@@ -23,7 +23,7 @@ use super::socket::{self, Command};
 use super::successor::Predecessor;
 use super::upgrade::{self, Candidate, Launcher, Successor};
 use super::watch::Watcher;
-use super::{Drain, Phase, Reloader, Status, tasks};
+use super::{Drain, Phase, Reloader, Status, tasks, upstreams};
 use crate::snapshot::Snapshot;
 use crate::socket::{Channel, Sockets};
 use crate::telemetry::{AccessLog, Metrics};
@@ -172,12 +172,13 @@ impl Living {
     async fn begin(&mut self) -> Result<(), Option<String>> {
         let snapshot = self.parts.reloader.live().load_full();
         self.settle(&snapshot).await?;
-        if let Some(predecessor) = &self.parts.predecessor
-            && let Some(auth) = predecessor.lost_keys(&snapshot)
-        {
-            let why =
-                format!("auth {auth} has no keys that the running process has: try again when they can be fetched");
-            return Err(Some(why));
+        if let Some(predecessor) = &self.parts.predecessor {
+            if let Some(auth) = predecessor.lost_keys(&snapshot) {
+                let why =
+                    format!("auth {auth} has no keys that the running process has: try again when they can be fetched");
+                return Err(Some(why));
+            }
+            predecessor.hand_down(&snapshot);
         }
         self.parts.drain.advance(Phase::Serving);
         // Its sender lives in the listeners; if it is gone, they have failed to start.
@@ -223,6 +224,18 @@ impl Living {
                 let text = format!("process {} serves configuration {generation}", std::process::id());
                 // Whoever asked has left: there is nobody to tell.
                 drop(reply.send(Answer::new(Ok(text))));
+            }
+            Verb::Upstreams => {
+                let text = upstreams::list(&self.parts.reloader.live().load_full());
+                drop(reply.send(Answer::new(Ok(text))));
+            }
+            Verb::Drain(endpoint) => {
+                let done = upstreams::drain(&self.parts.reloader.live().load_full(), &endpoint, true);
+                drop(reply.send(Answer::new(done)));
+            }
+            Verb::Undrain(endpoint) => {
+                let done = upstreams::drain(&self.parts.reloader.live().load_full(), &endpoint, false);
+                drop(reply.send(Answer::new(done)));
             }
         }
     }

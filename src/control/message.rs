@@ -9,7 +9,7 @@ use crate::tls::{TicketKey, TicketKeys};
 pub(super) const VERSION: u32 = 1;
 
 /// What one may ask a running process for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verb {
     /// Read the configuration again
@@ -20,10 +20,25 @@ pub enum Verb {
     Status,
     /// Hand over to whoever asks, on this channel (`run --upgrade`)
     TakeOver,
+    /// Say where requests go: each endpoint, and how it is
+    Upstreams,
+    /// Send nothing new to an endpoint
+    Drain(EndpointName),
+    /// Send requests to it again
+    Undrain(EndpointName),
+}
+
+/// One endpoint of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointName {
+    /// The upstream's name
+    pub upstream: String,
+    /// Its address, as logs and metrics show it
+    pub endpoint: String,
 }
 
 /// The first message on the control socket.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Request {
     pub(super) version: u32,
     pub(super) verb: Verb,
@@ -74,12 +89,21 @@ pub(super) struct Offer {
     /// What opens the session tickets of clients; older processes have none to give
     #[serde(default)]
     pub(super) ticket_keys: Vec<TicketKey>,
+    /// Where an operator wants nothing new to go
+    #[serde(default)]
+    pub(super) drained: Vec<EndpointName>,
 }
 
 impl Offer {
     pub(super) fn of(snapshot: &Snapshot, ticket_keys: &TicketKeys) -> Self {
         let auth_with_keys = snapshot.auth_with_keys().iter().map(|name| name.to_string()).collect();
-        Self { version: VERSION, generation: snapshot.generation, auth_with_keys, ticket_keys: ticket_keys.export() }
+        Self {
+            version: VERSION,
+            generation: snapshot.generation,
+            auth_with_keys,
+            ticket_keys: ticket_keys.export(),
+            drained: super::upstreams::drained(snapshot),
+        }
     }
 }
 
@@ -103,7 +127,7 @@ mod tests {
     fn an_offer_without_ticket_keys_is_that_of_an_older_process() {
         let said = r#"{"version":1,"generation":7,"auth_with_keys":["corporate"]}"#;
         let offer: Offer = serde_json::from_str(said).expect("read");
-        assert_eq!((offer.generation, offer.ticket_keys.len()), (7, 0));
+        assert_eq!((offer.generation, offer.ticket_keys.len(), offer.drained.len()), (7, 0, 0));
     }
 
     #[test]
@@ -115,7 +139,13 @@ mod tests {
             auth_with_keys: Vec<String>,
         }
         let ticket_keys = TicketKeys::new().export();
-        let offer = Offer { version: VERSION, generation: 7, auth_with_keys: vec!["a".to_owned()], ticket_keys };
+        let offer = Offer {
+            version: VERSION,
+            generation: 7,
+            auth_with_keys: vec!["a".to_owned()],
+            ticket_keys,
+            drained: Vec::new(),
+        };
         let said = serde_json::to_string(&offer).expect("written");
         let older: Older = serde_json::from_str(&said).expect("read");
         assert_eq!((older.version, older.generation, older.auth_with_keys.len()), (1, 7, 1));
@@ -124,7 +154,8 @@ mod tests {
     #[test]
     fn keys_survive_the_way_and_are_shown_to_nobody() {
         let ticket_keys = TicketKeys::new().export();
-        let offer = Offer { version: VERSION, generation: 1, auth_with_keys: Vec::new(), ticket_keys };
+        let offer =
+            Offer { version: VERSION, generation: 1, auth_with_keys: Vec::new(), ticket_keys, drained: Vec::new() };
         let said = serde_json::to_string(&offer).expect("written");
         let received: Offer = serde_json::from_str(&said).expect("read");
         assert_eq!(received.ticket_keys, offer.ticket_keys);

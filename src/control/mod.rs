@@ -16,11 +16,12 @@ mod status;
 mod successor;
 mod tasks;
 mod upgrade;
+mod upstreams;
 mod watch;
 
 pub use drain::{AcceptorGuard, ConnectionGuard, Drain, Phase};
 pub use life::{Life, Parts};
-pub use message::{Answer, Outcome, Verb};
+pub use message::{Answer, EndpointName, Outcome, Verb};
 pub use reload::Reloader;
 pub use signals::{Signal, Signals};
 pub use socket::{ask, path as control_socket};

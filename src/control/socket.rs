@@ -97,13 +97,14 @@ async fn attend(channel: Arc<Channel>, commands: mpsc::Sender<Command>, drain: &
     // A process that ends before its answer has left would be asked for the same again, as its successor.
     let _unanswered = drain.acceptor();
     let (reply, answered) = oneshot::channel();
+    let hands_over = verb == Verb::TakeOver;
     let command = Command { verb, reply, channel: Arc::clone(&channel) };
     let reply = match commands.send(command).await {
         Ok(()) => answered.await.unwrap_or_else(|_| Answer::ask_successor()),
         Err(_) => Answer::ask_successor(),
     };
     // A hand-over has said everything on this channel already.
-    if verb != Verb::TakeOver || reply.outcome != Outcome::Done {
+    if !hands_over || reply.outcome != Outcome::Done {
         answer(&channel, reply).await;
     }
 }
@@ -131,9 +132,9 @@ fn receive(channel: &Channel) -> Result<Verb, String> {
 }
 
 /// Opens a channel to the process whose runtime directory this is, and asks.
-pub(super) fn request(runtime_dir: &Path, verb: Verb) -> io::Result<Channel> {
+pub(super) fn request(runtime_dir: &Path, verb: &Verb) -> io::Result<Channel> {
     let channel = Channel::connect(&path(runtime_dir))?;
-    channel.send(&Request { version: VERSION, verb }, &[], PROMPT)?;
+    channel.send(&Request { version: VERSION, verb: verb.clone() }, &[], PROMPT)?;
     Ok(channel)
 }
 
@@ -142,7 +143,7 @@ pub(super) fn request(runtime_dir: &Path, verb: Verb) -> io::Result<Channel> {
 ///
 /// # Errors
 /// Why there is no answer, for a person.
-pub fn ask(runtime_dir: &Path, verb: Verb) -> Result<Answer, String> {
+pub fn ask(runtime_dir: &Path, verb: &Verb) -> Result<Answer, String> {
     let until = Instant::now() + PATIENCE;
     let file = path(runtime_dir);
     loop {

@@ -59,7 +59,7 @@ impl Predecessor {
     /// There is none, or it refuses.
     pub fn that_runs(runtime_dir: &Path) -> Result<(Self, Estate), String> {
         let file = socket::path(runtime_dir);
-        let channel = socket::request(runtime_dir, Verb::TakeOver)
+        let channel = socket::request(runtime_dir, &Verb::TakeOver)
             .map_err(|error| format!("no running process to take over from at {}: {error}", file.display()))?;
         Self::accept(channel, PATIENCE)
     }
@@ -97,6 +97,16 @@ impl Predecessor {
             self.offer.auth_with_keys.iter().any(|theirs| **theirs == ***name) && !with_keys.contains(name)
         };
         snapshot.authenticators.keys().find(lost).cloned()
+    }
+
+    /// What an operator has drained stays drained.
+    pub(super) fn hand_down(&self, snapshot: &Snapshot) {
+        for which in &self.offer.drained {
+            // An endpoint that is gone needs no draining.
+            if let Err(why) = super::upstreams::drain(snapshot, which, true) {
+                log::debug!("{why}");
+            }
+        }
     }
 
     /// We serve: it stops accepting, drains and leaves.

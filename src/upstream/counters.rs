@@ -32,6 +32,8 @@ pub struct EndpointStatus {
     pub address: Arc<str>,
     /// What health checks say; true where nothing is checked
     pub healthy: bool,
+    /// An operator wants nothing new to go there
+    pub drained: bool,
     /// Avoided for a moment, since a connection failed
     pub suspect: bool,
     /// Leases held

@@ -40,6 +40,8 @@ pub struct Endpoint {
 pub(super) struct State {
     in_flight: AtomicU32,
     healthy: AtomicBool,
+    /// An operator wants nothing new to go there
+    drained: AtomicBool,
     suspicion: Suspicion,
     /// What the checks have seen: one writer at a time, never a request
     health: Mutex<Health>,
@@ -50,6 +52,7 @@ impl State {
         Self {
             in_flight: AtomicU32::new(0),
             healthy: AtomicBool::new(true),
+            drained: AtomicBool::new(false),
             suspicion: Suspicion::new(now),
             health: Mutex::new(Health::default()),
         }
@@ -98,9 +101,25 @@ impl Endpoint {
         self.place.weight
     }
 
-    /// What health checks say; true where nothing is checked.
+    /// Whether requests may go there: health checks say so, where there are any, and it is not drained.
     pub fn is_healthy(&self) -> bool {
+        self.passes_checks() && !self.is_drained()
+    }
+
+    fn passes_checks(&self) -> bool {
         !self.checked || self.state.healthy.load(Ordering::Relaxed)
+    }
+
+    fn is_drained(&self) -> bool {
+        self.state.drained.load(Ordering::Relaxed)
+    }
+
+    /// An operator wants nothing new to go there, or wants it to serve again.
+    pub(super) fn drain(&self, drained: bool) {
+        if self.state.drained.swap(drained, Ordering::Relaxed) != drained {
+            let what = if drained { "is drained: it gets no new requests" } else { "serves again" };
+            log::info!("upstream {}: endpoint {} {what}", self.lineage.name, self.text);
+        }
     }
 
     /// Leases held.
@@ -111,7 +130,8 @@ impl Endpoint {
     pub(super) fn status(&self) -> EndpointStatus {
         EndpointStatus {
             address: Arc::clone(&self.text),
-            healthy: self.is_healthy(),
+            healthy: self.passes_checks(),
+            drained: self.is_drained(),
             suspect: !self.state.suspicion.is_clear(),
             in_flight: self.in_flight(),
             weight: self.place.weight,

@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -16,7 +15,7 @@ use tokio::sync::{Notify, watch};
 
 use super::address::Address;
 use super::counters::{Counters, Counts, EndpointStatus};
-use super::discovery::{self, Target};
+use super::discovery::{self, Found, Resolver, Target};
 use super::endpoint::{Endpoint, Place, State};
 use super::endpoints::{Endpoints, Rules};
 use super::health::{self, Check};
@@ -50,7 +49,9 @@ pub struct Upstream {
 #[derive(Clone, Debug)]
 struct Known {
     lineage: Arc<Lineage>,
-    resolved: HashMap<Target, Vec<SocketAddr>>,
+    /// What the file of endpoints lists; only that of this version
+    listed: Vec<config::Endpoint>,
+    resolved: HashMap<Target, Vec<Found>>,
     /// By address, as long as anybody holds them: an address that comes back finds its requests counted
     states: HashMap<Address, Weak<State>>,
 }
@@ -70,9 +71,11 @@ impl Upstream {
     ///
     /// Binds nothing and starts nothing: a name has no address before [`tasks`](Self::tasks) run.
     pub fn build(name: &Name, spec: &config::Upstream) -> Result<Self, Problem> {
-        for (index, endpoint) in spec.endpoints.iter().enumerate() {
+        let listed = spec.endpoints_file.iter().flat_map(|file| &file.endpoints);
+        let all = spec.endpoints.iter().enumerate().map(|(index, endpoint)| (format!("endpoints[{index}]"), endpoint));
+        for (key, endpoint) in all.chain(listed.clone().map(|endpoint| ("endpoints_file".to_owned(), endpoint))) {
             if let EndpointAddress::Unix(path) = &endpoint.address {
-                super::peer::check_path(path).map_err(|why| Problem::new(format!("endpoints[{index}]"), why))?;
+                super::peer::check_path(path).map_err(|why| Problem::new(key, why))?;
             }
         }
         let check = spec.health.as_ref().map(|health| Check::build(health, spec)).transpose()?;
@@ -83,15 +86,20 @@ impl Upstream {
             at_work: AtomicU64::new(0),
         };
         let lineage = Arc::new(lineage);
-        let known = Known { lineage: Arc::clone(&lineage), resolved: HashMap::new(), states: HashMap::new() };
+        let known = Known {
+            lineage: Arc::clone(&lineage),
+            listed: listed.cloned().collect(),
+            resolved: HashMap::new(),
+            states: HashMap::new(),
+        };
         let upstream = Self {
             name: Arc::clone(name),
             retry: RetryPolicy::build(&spec.retry),
             template: super::peer::template(name, spec)?,
             check: check.map(Arc::new),
             endpoints: ArcSwap::from_pointee(Endpoints::new([].into(), Rules::of(spec), lineage, 0, seed())),
-            known: Mutex::new(known),
             unanswered: watch::Sender::new(targets(spec)),
+            known: Mutex::new(known),
             changed: Arc::default(),
             spec: spec.clone(),
         };
@@ -104,7 +112,7 @@ impl Upstream {
     pub fn inherit(&self, previous: &Upstream) {
         let inherited = previous.known.lock().clone();
         let mut known = self.known.lock();
-        *known = inherited;
+        *known = Known { listed: std::mem::take(&mut known.listed), ..inherited };
         let targets = targets(&self.spec);
         known.resolved.retain(|target, _| targets.contains(target));
         self.unanswered.send_modify(|unanswered| unanswered.retain(|target| !known.resolved.contains_key(target)));
@@ -168,8 +176,14 @@ impl Upstream {
         let version = lineage.at_work.fetch_add(1, Ordering::Relaxed) + 1;
         let owner = Owner { upstream: Arc::downgrade(self), lineage, version };
         let mut tasks: Vec<Task> = Vec::new();
+        let resolver = Resolver::new(&self.spec.nameservers);
         for target in targets(&self.spec) {
-            tasks.push(Box::pin(discovery::follow(owner.clone(), target, discovery::system)));
+            let resolver = Arc::clone(&resolver);
+            let resolve = move |target| Arc::clone(&resolver).resolve(target);
+            tasks.push(Box::pin(discovery::follow(owner.clone(), target, resolve)));
+        }
+        if let Some(file) = &self.spec.endpoints_file {
+            tasks.push(Box::pin(discovery::follow_list(owner.clone(), file.clone())));
         }
         if let Some(check) = &self.check {
             tasks.push(Box::pin(health::watch(owner, Arc::clone(check))));
@@ -204,16 +218,34 @@ impl Upstream {
     }
 
     /// A lookup ended: with these addresses, or without any, which leaves those of the answer before.
-    pub(super) fn resolved(&self, target: &Target, addresses: Option<Vec<SocketAddr>>) {
-        if let Some(addresses) = addresses {
+    pub(super) fn resolved(&self, target: &Target, found: Option<Vec<Found>>) {
+        if let Some(found) = found {
             let mut known = self.known.lock();
-            if known.resolved.get(target) != Some(&addresses) {
-                known.resolved.insert(target.clone(), addresses);
+            if known.resolved.get(target) != Some(&found) {
+                known.resolved.insert(target.clone(), found);
                 self.rebuild(&mut known);
                 self.changed.notify_one();
             }
         }
         self.unanswered.send_if_modified(|unanswered| unanswered.remove(target));
+    }
+
+    /// The file of endpoints lists others now.
+    pub(super) fn listed(&self, endpoints: &[config::Endpoint]) {
+        let mut known = self.known.lock();
+        known.listed = endpoints.to_vec();
+        self.rebuild(&mut known);
+        self.changed.notify_one();
+    }
+
+    /// Stops, or starts again, to send requests to the endpoint at `address`, as logs and metrics show it. Those in
+    /// flight go on, and it stays so across reloads until it is asked for otherwise. False if there is no such endpoint.
+    pub fn drain(&self, address: &str, drained: bool) -> bool {
+        let found = self.endpoints.load().all().iter().find(|endpoint| &**endpoint.text() == address).cloned();
+        let Some(endpoint) = found else { return false };
+        endpoint.drain(drained);
+        self.lay_out_again();
+        true
     }
 
     /// Health has changed: the turns are laid out anew.
@@ -225,7 +257,7 @@ impl Upstream {
 
     /// Replaces the endpoints by what is configured and known now.
     fn rebuild(&self, known: &mut Known) {
-        let places = places(&self.spec, &known.resolved);
+        let places = places(self.spec.endpoints.iter().chain(&known.listed), &known.resolved);
         let all = places.into_iter().map(|place| {
             let state = known.state_of(&place.address);
             Arc::new(Endpoint::new(place, &self.template, self.check.is_some(), (state, Arc::clone(&known.lineage))))
@@ -270,27 +302,34 @@ impl Owner {
 
 /// Every address there is to go to, each once: an address that is written twice, or also found behind a name, has the
 /// weights of both.
-fn places(spec: &config::Upstream, resolved: &HashMap<Target, Vec<SocketAddr>>) -> Vec<Place> {
+fn places<'a>(
+    endpoints: impl Iterator<Item = &'a config::Endpoint>,
+    resolved: &HashMap<Target, Vec<Found>>,
+) -> Vec<Place> {
     let mut places: Vec<Place> = Vec::new();
     let mut seen: HashMap<Address, usize> = HashMap::new();
-    for endpoint in &spec.endpoints {
-        let (addresses, authority): (Vec<Address>, Arc<str>) = match &endpoint.address {
-            EndpointAddress::Socket(addr) => (vec![Address::from(*addr)], Address::from(*addr).to_string().into()),
-            EndpointAddress::Unix(path) => (vec![Address::Unix(path.clone())], "localhost".into()),
-            EndpointAddress::Name { host, port } => {
-                let target = Target { host: host.clone(), port: *port };
-                let addresses = resolved.get(&target).into_iter().flatten().map(|addr| Address::from(*addr)).collect();
-                (addresses, format!("{host}:{port}").into())
+    for endpoint in endpoints {
+        let found: Vec<(Address, u32, Arc<str>)> = match (&endpoint.address, target(&endpoint.address)) {
+            (EndpointAddress::Socket(addr), _) => {
+                let address = Address::from(*addr);
+                let authority = address.to_string().into();
+                vec![(address, 1, authority)]
+            }
+            (EndpointAddress::Unix(path), _) => vec![(Address::Unix(path.clone()), 1, "localhost".into())],
+            (_, target) => {
+                let found = target.and_then(|target| resolved.get(&target)).into_iter().flatten();
+                found.map(|one| (Address::from(one.addr), one.weight, Arc::clone(&one.authority))).collect()
             }
         };
-        for address in addresses {
+        for (address, share, authority) in found {
+            let weight = endpoint.weight.max(1).saturating_mul(share);
             if let Some(place) = seen.get(&address) {
                 let place = &mut places[*place];
-                place.weight = place.weight.saturating_add(endpoint.weight);
+                place.weight = place.weight.saturating_add(weight);
                 continue;
             }
             seen.insert(address.clone(), places.len());
-            places.push(Place { address, weight: endpoint.weight.max(1), authority: Arc::clone(&authority) });
+            places.push(Place { address, weight, authority });
         }
     }
     places
@@ -298,11 +337,15 @@ fn places(spec: &config::Upstream, resolved: &HashMap<Target, Vec<SocketAddr>>) 
 
 /// The names among the endpoints.
 fn targets(spec: &config::Upstream) -> BTreeSet<Target> {
-    let targets = spec.endpoints.iter().filter_map(|endpoint| match &endpoint.address {
-        EndpointAddress::Name { host, port } => Some(Target { host: host.clone(), port: *port }),
+    spec.endpoints.iter().filter_map(|endpoint| target(&endpoint.address)).collect()
+}
+
+fn target(address: &EndpointAddress) -> Option<Target> {
+    match address {
+        EndpointAddress::Name { host, port } => Some(Target::Host { host: host.clone(), port: *port }),
+        EndpointAddress::Service { name } => Some(Target::Service { name: name.clone() }),
         EndpointAddress::Socket(_) | EndpointAddress::Unix(_) => None,
-    });
-    targets.collect()
+    }
 }
 
 /// A number nobody can foretell.

@@ -7,6 +7,7 @@ mod auth; // who calls: judged here, told to the origin, and nobody else gets th
 mod client_certificate; // who the client is by its certificate, and who is told
 mod connections; // how many of them one address may have
 mod cors; // browsers: what a preflight is told, and whose pages may read what
+mod discovery; // where requests go, when names, services and lists say otherwise, or an operator does
 mod faults; // upstreams that break, clients that dawdle, resources that run out
 mod fleet; // how much, for several gateways together, whatever becomes of their store
 mod forwarding; // what the upstream is told: addresses, hosts, ids, and nothing a client made up

@@ -105,6 +105,7 @@ fn upstream<'a>(upstream: &'a UpstreamReport<'_>) -> Vec<[Cell<'a>; 7]> {
 fn state(endpoint: &Endpoint, is_checked: bool) -> Cell<'static> {
     match (endpoint.healthy, endpoint.suspect, is_checked) {
         (false, ..) => Cell::Bad("unhealthy"),
+        _ if endpoint.drained => Cell::Wary("drained".into()),
         (true, true, _) => Cell::Wary("avoided for a moment".into()),
         (true, false, true) => Cell::Good("healthy"),
         (true, false, false) => Cell::text("not checked"),
@@ -223,6 +224,7 @@ mod tests {
             address: "10.0.0.1:80".into(),
             weight: 1,
             healthy,
+            drained: false,
             suspect,
             requests_in_flight: 0,
         };

@@ -7,6 +7,7 @@
 mod auth;
 mod complaint;
 mod defaults;
+mod endpoints_file;
 mod file;
 mod include;
 mod interpolate;
@@ -42,6 +43,7 @@ use self::source::Source;
 use super::{Config, Name, Problem, Surroundings};
 
 pub(super) use self::auth::api_keys;
+pub(super) use self::endpoints_file::read as endpoints_file;
 pub(super) use self::file::{MAX_FILE, not_text};
 pub use self::places::Places;
 pub(super) use self::runtime_dir::runtime_dir;

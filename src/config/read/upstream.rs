@@ -1,5 +1,6 @@
 //! `[upstreams.NAME]`.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -11,13 +12,18 @@ use super::complaint::Complaint;
 use super::leaf::{address, header, path};
 use super::node::Node;
 use super::table::Table;
+<<<<<<< HEAD
 use super::{file, queue, value};
+=======
+use super::{endpoints_file, file, value};
+>>>>>>> main
 use crate::config::{
     Balance, Certificate, Endpoint, EndpointAddress, Health, Host, Retry, RetryOn, Timeouts, Upstream,
     UpstreamProtocol, UpstreamTls,
 };
 
 const MAX_ENDPOINTS: usize = 1000;
+const MAX_NAMESERVERS: usize = 8;
 const MAX_WEIGHT: u32 = 1000;
 const MAX_REQUESTS: u32 = 1_000_000;
 const MAX_RETRIES: u32 = 10;
@@ -27,8 +33,13 @@ const MAX_RANGES: usize = 32;
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
 pub(super) fn upstream(mut table: Table<'_>) -> Option<Upstream> {
-    let why = "where requests go, [\"10.0.0.11:8080\"]";
-    let endpoints = table.required("endpoints", why, endpoints);
+    let endpoints_file = table.optional("endpoints_file", endpoints_file::endpoints_file);
+    let endpoints = if table.has("endpoints_file") {
+        table.or("endpoints", Vec::new(), endpoints)
+    } else {
+        table.required("endpoints", "where requests go, [\"10.0.0.11:8080\"]", endpoints)
+    };
+    let nameservers = table.or("nameservers", Vec::new(), nameservers);
     let balance = table.or("balance", Balance::RoundRobin, |node| {
         let words = [("round_robin", Balance::RoundRobin), ("least_request", Balance::LeastRequest)];
         node.word(&words, &["random", "consistent_hash"])
@@ -37,16 +48,23 @@ pub(super) fn upstream(mut table: Table<'_>) -> Option<Upstream> {
     let host = table.or("host", Host::Preserve, host);
     let max_requests_per_endpoint =
         table.optional("max_requests_per_endpoint", |node| NonZeroU32::new(node.integer(1..=MAX_REQUESTS)?));
+<<<<<<< HEAD
     let is_unbounded = !table.has("max_requests_per_endpoint");
     let without = is_unbounded.then_some("without \"max_requests_per_endpoint\" there is nothing to wait for");
     let queue = queue::queue(&mut table, without);
     let tls = table.optional("tls", |node| tls(node.table()?, endpoints.as_deref()));
+=======
+    let from_file = table.has("endpoints_file");
+    let tls = table.optional("tls", |node| tls(node.table()?, endpoints.as_deref(), from_file));
+>>>>>>> main
     let timeouts = table.or("timeouts", Timeouts::default(), |node| timeouts(node.table()?));
     let health = table.optional("health", |node| health(node.table()?));
     let retry = table.or("retry", Retry::default(), |node| retry(node.table()?));
     table.finish(&["hash_key", "outlier"]);
     Some(Upstream {
         endpoints: endpoints?,
+        endpoints_file: endpoints_file?,
+        nameservers: nameservers?,
         balance: balance?,
         protocol: protocol?,
         host: host?,
@@ -59,8 +77,16 @@ pub(super) fn upstream(mut table: Table<'_>) -> Option<Upstream> {
     })
 }
 
+fn nameservers(node: &Node<'_>) -> Option<Vec<SocketAddr>> {
+    let items = node.items(MAX_NAMESERVERS)?;
+    if items.is_empty() {
+        node.problem("this list is empty: leave it out to ask the system's nameservers");
+    }
+    items.into_iter().map(|item| item.parse(address::nameserver)).collect()
+}
+
 /// No address twice: its weight says how much it takes.
-fn endpoints(node: &Node<'_>) -> Option<Vec<Endpoint>> {
+pub(super) fn endpoints(node: &Node<'_>) -> Option<Vec<Endpoint>> {
     let mut endpoints: Vec<Endpoint> = Vec::new();
     let items = node.items(MAX_ENDPOINTS)?;
     if items.is_empty() {
@@ -116,10 +142,10 @@ fn host(node: &Node<'_>) -> Option<Host> {
     })
 }
 
-fn tls(mut table: Table<'_>, endpoints: Option<&[Endpoint]>) -> Option<UpstreamTls> {
+fn tls(mut table: Table<'_>, endpoints: Option<&[Endpoint]>, from_file: bool) -> Option<UpstreamTls> {
     let server_name = match table.get("server_name") {
         Some(node) => node.parse(server_name),
-        None => implied_name(&table, endpoints?),
+        None => implied_name(&table, endpoints?, from_file),
     };
     let ca = table.optional("ca_file", file::content);
     let cert = table.optional("client_cert_file", file::content);
@@ -152,12 +178,13 @@ fn server_name(text: &str) -> Result<String, Complaint> {
 }
 
 /// The name that all endpoints have, if they have one.
-fn implied_name(table: &Table<'_>, endpoints: &[Endpoint]) -> Option<String> {
+fn implied_name(table: &Table<'_>, endpoints: &[Endpoint], from_file: bool) -> Option<String> {
     let mut names = endpoints.iter().map(|endpoint| match &endpoint.address {
         EndpointAddress::Name { host, .. } => Some(host.as_str()),
-        EndpointAddress::Socket(_) | EndpointAddress::Unix(_) => None,
+        EndpointAddress::Socket(_) | EndpointAddress::Service { .. } | EndpointAddress::Unix(_) => None,
     });
-    let first = names.next()?;
+    // A file may hold others tomorrow.
+    let first = if from_file { None } else { names.next()? };
     let message = match first {
         Some(name) if names.all(|other| other == Some(name)) => match server_name(name) {
             Ok(name) => return Some(name),

@@ -41,6 +41,19 @@ impl Output {
     }
 }
 
+/// Whether a program that a test wants is there. Where it is not, that is told loudly, or fails the test in CI.
+pub(crate) fn is_installed(program: &str) -> bool {
+    // Some stand where only root's PATH looks.
+    let there = ["/usr/sbin", "/usr/bin", "/usr/local/bin"].iter().any(|place| Path::new(place).join(program).exists());
+    if !there {
+        #[expect(clippy::disallowed_methods, reason = "where everything has to be there is said by who runs the tests")]
+        let must = std::env::var_os("CI").is_some();
+        assert!(!must, "{program} is not installed");
+        eprintln!("SKIPPED: {program} is not installed");
+    }
+    there
+}
+
 /// Runs `tollgate` to its end.
 #[track_caller]
 pub(crate) fn tollgate<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Output {

@@ -32,6 +32,19 @@ pub(crate) fn socket(text: &str) -> Result<SocketAddr, Complaint> {
     Err(Complaint::new(form))
 }
 
+/// Where DNS is asked; its port is 53 where none is written.
+pub(crate) fn nameserver(text: &str) -> Result<SocketAddr, Complaint> {
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Ok(SocketAddr::new(ip.to_canonical(), 53));
+    }
+    match socket(text) {
+        Ok(addr) if addr.port() != 0 => Ok(addr),
+        _ => {
+            Err(Complaint::new("this must be an address, with a port or for port 53: \"10.0.0.2\", \"127.0.0.1:8600\""))
+        }
+    }
+}
+
 /// A network, or one address.
 pub(crate) fn network(text: &str) -> Result<IpNet, Complaint> {
     let form = "this must be a network or an address: \"10.0.0.0/8\", \"2001:db8::/32\" or \"10.0.0.1\"";
@@ -58,10 +71,13 @@ fn unmapped(network: IpNet) -> IpNet {
     network
 }
 
-/// `10.0.0.11:8080`, `[::1]:8080`, `orders.internal:8080`, `unix:/run/orders.sock`.
+/// `10.0.0.11:8080`, `[::1]:8080`, `orders.internal:8080`, `srv:_http._tcp.orders.internal`, `unix:/run/orders.sock`.
 pub(crate) fn endpoint(text: &str) -> Result<EndpointAddress, Complaint> {
     if let Some(path) = text.strip_prefix("unix:") {
         return unix(path).map_err(|complaint| complaint.moved("unix:".len()));
+    }
+    if let Some(name) = text.strip_prefix("srv:") {
+        return service(name).map_err(|complaint| complaint.moved("srv:".len()));
     }
     if let Some(scheme) = text.find("://") {
         let message = "an endpoint has no scheme: write \"host:port\", and [upstreams.NAME.tls] for TLS";
@@ -84,6 +100,18 @@ pub(crate) fn endpoint(text: &str) -> Result<EndpointAddress, Complaint> {
         name if name.parse::<Ipv4Addr>().is_ok() => Err(Complaint::new("this is not an address")),
         host => Ok(EndpointAddress::Name { host, port }),
     }
+}
+
+/// A name whose first two labels are those of a service and of TCP (RFC 2782).
+fn service(name: &str) -> Result<EndpointAddress, Complaint> {
+    let name = host_name(name)?;
+    let mut labels = name.split('.');
+    let is_service = labels.next().is_some_and(|label| label.starts_with('_') && label.len() > 1);
+    if !is_service || labels.next() != Some("_tcp") || labels.next().is_none() {
+        let message = "the name of a service begins with it and with \"_tcp\": \"srv:_http._tcp.orders.internal\"";
+        return Err(Complaint::new(message));
+    }
+    Ok(EndpointAddress::Service { name })
 }
 
 fn unix(path: &str) -> Result<EndpointAddress, Complaint> {
@@ -245,7 +273,13 @@ mod tests {
 
     #[test]
     fn endpoints_are_addresses_names_or_sockets() {
-        for text in ["10.0.0.11:8080", "[::1]:8080", "orders.internal:8080", "unix:/run/orders.sock"] {
+        for text in [
+            "10.0.0.11:8080",
+            "[::1]:8080",
+            "orders.internal:8080",
+            "srv:_http._tcp.orders.internal",
+            "unix:/run/orders.sock",
+        ] {
             assert_eq!(endpoint(text).map(|address| address.to_string()).as_deref(), Ok(text));
         }
         let name = EndpointAddress::Name { host: "orders".into(), port: 80 };
@@ -268,6 +302,12 @@ mod tests {
             "user@orders:80",
             "10.0.0.1.:80",
             "\u{e4}:80",
+            "srv:",
+            "srv:orders.internal",
+            "srv:_http._udp.orders.internal",
+            "srv:_._tcp.orders",
+            "srv:_http._tcp",
+            "srv:_http._tcp.orders:80",
         ] {
             assert!(endpoint(text).is_err(), "{text}");
         }
