@@ -12,11 +12,7 @@ use super::complaint::Complaint;
 use super::leaf::{address, header, path};
 use super::node::Node;
 use super::table::Table;
-<<<<<<< HEAD
-use super::{file, queue, value};
-=======
-use super::{endpoints_file, file, value};
->>>>>>> main
+use super::{endpoints_file, file, queue, value};
 use crate::config::{
     Balance, Certificate, Endpoint, EndpointAddress, Health, Host, Retry, RetryOn, Timeouts, Upstream,
     UpstreamProtocol, UpstreamTls,
@@ -48,15 +44,11 @@ pub(super) fn upstream(mut table: Table<'_>) -> Option<Upstream> {
     let host = table.or("host", Host::Preserve, host);
     let max_requests_per_endpoint =
         table.optional("max_requests_per_endpoint", |node| NonZeroU32::new(node.integer(1..=MAX_REQUESTS)?));
-<<<<<<< HEAD
     let is_unbounded = !table.has("max_requests_per_endpoint");
     let without = is_unbounded.then_some("without \"max_requests_per_endpoint\" there is nothing to wait for");
     let queue = queue::queue(&mut table, without);
-    let tls = table.optional("tls", |node| tls(node.table()?, endpoints.as_deref()));
-=======
     let from_file = table.has("endpoints_file");
     let tls = table.optional("tls", |node| tls(node.table()?, endpoints.as_deref(), from_file));
->>>>>>> main
     let timeouts = table.or("timeouts", Timeouts::default(), |node| timeouts(node.table()?));
     let health = table.optional("health", |node| health(node.table()?));
     let retry = table.or("retry", Retry::default(), |node| retry(node.table()?));
