@@ -410,6 +410,11 @@ async fn the_page_about_metrics_lists_those_that_there_are_and_no_others() {
     // that has a store.
     present.extend(["tollgate_jwks_age_seconds", "tollgate_auth_shadow", "tollgate_auth_requests_total"]);
     present.extend(["tollgate_limit_store_requests_total", "tollgate_limit_store_up"]);
+    // These with a queue, and with an adaptive limit; they are seen in the tests of the whole (`tests/it/overload.rs`).
+    present.extend(["tollgate_limit_waiting", "tollgate_limit_waits_total", "tollgate_limit_queue_seconds_total"]);
+    present.extend(["tollgate_upstream_waiting", "tollgate_upstream_queue_seconds_total"]);
+    present.extend(["tollgate_limit_concurrency", "tollgate_limit_requests_in_flight"]);
+    present.extend(["tollgate_limit_latency_seconds"]);
     let names =
         include_str!("../../docs/metrics.md").lines().filter_map(|row| row.strip_prefix("| `")?.split('`').next());
     let documented: BTreeSet<_> = names.filter(|name| name.starts_with("tollgate_")).collect();
