@@ -3,7 +3,7 @@
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt clippy doc deny conf bench load pgo clean
+.PHONY: help setup demo test check fmt clippy doc deny conf bench limits load pgo clean
 
 CARGO ?= cargo
 # Seconds of load for each drill of `make load`.
@@ -62,6 +62,9 @@ bench: ## Compare what requests cost with nginx, HAProxy and the floor: 25 minut
 	$(CARGO) build --release --locked -p tollgate -p tollgate-floor --bin tollgate --bin tollgate-floor
 	$(CARGO) build --locked -p tollgate-load
 	target/debug/tollgate-load compare --tollgate $(RELEASE) --floor target/release/tollgate-floor $(ARGS)
+
+limits: ## Say what a decision of a limit costs, and a key
+	$(CARGO) bench --locked --bench limits
 
 load: ## Hand over, reload, crash and kill under load, and count what was lost
 	@scripts/setup.sh bench

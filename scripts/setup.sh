@@ -4,6 +4,7 @@
 #   scripts/setup.sh check     the same, rustfmt and clippy
 #   scripts/setup.sh ci        the same, curl, HAProxy, which the tests put in front, Redis and dnsmasq, which they ask,
 #                              and node with npm, by which they run an OpenID provider
+#                              and gRPC peers
 #   scripts/setup.sh bench     what `build` needs, nginx, HAProxy, wrk, h2load and valgrind
 set -euo pipefail
 
@@ -67,7 +68,9 @@ case "${1:-build}" in
         ;;
 esac
 
-# The OpenID provider of the tests, in the versions of its lock file.
+# The OpenID provider and the gRPC peers of the tests, in the versions of their lock files.
 if [[ ${1:-build} == ci ]]; then
-    (cd "$(dirname "$0")/../tests/oidc" && npm ci --ignore-scripts --no-audit --no-fund)
+    for peer in oidc grpc; do
+        (cd "$(dirname "$0")/../tests/$peer" && npm ci --ignore-scripts --no-audit --no-fund)
+    done
 fi

@@ -81,6 +81,10 @@ key = ["client.address"]
 concurrent = 500
 key = ["route"]
 
+[limits.plan]
+quota = "100000/month"
+key = ["client.address"]
+
 [upstreams.orders]
 endpoints = ["127.0.0.1:3000", "127.0.0.1:3001", "unix:/run/orders.sock"]
 health = { type = "http" }

@@ -11,8 +11,10 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
+use serde::Serialize;
 
 use super::gate::{self, Door, Page, Refusal};
+use super::limits::Limits;
 use super::report::Report;
 use super::{Sources, html, scrape};
 
@@ -31,6 +33,7 @@ pub(super) fn respond(door: Door, sources: &Sources, head: &Parts) -> Answer {
         Ok(Page::Healthz) => answer(StatusCode::OK, TEXT, "ok\n"),
         Ok(Page::Readyz) => ready(sources),
         Ok(Page::Metrics) => answer(StatusCode::OK, METRICS, scrape::render(sources, &snapshot)),
+        Ok(Page::Limits) => report(&Limits::new(&snapshot)),
         Ok(Page::Report) => report(&Report::new(sources, &snapshot)),
         Ok(Page::Status { live }) => status(&Report::new(sources, &snapshot), live),
         Err(refusal) => refuse(refusal),
@@ -45,7 +48,7 @@ fn ready(sources: &Sources) -> Answer {
     answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("not ready, {phase}: {meaning}\n"))
 }
 
-fn report(report: &Report<'_>) -> Answer {
+fn report(report: &impl Serialize) -> Answer {
     match serde_json::to_vec_pretty(report) {
         Ok(mut json) => {
             json.push(b'\n');

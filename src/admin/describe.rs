@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::config::{
-    Action, AuthKind, Balance, CertificateFact, HostPattern, KeySource, LimitKind, Protocol, RoutePath, Segment,
-    Selector, Template, TemplatePart, UpstreamProtocol,
+    Action, AuthKind, Balance, CertificateFact, HostPattern, KeySource, LimitKind, Period, Protocol, Rate, RoutePath,
+    Segment, Selector, Template, TemplatePart, UpstreamProtocol,
 };
 
 pub(super) fn host(host: &HostPattern) -> String {
@@ -55,10 +55,19 @@ fn client_certificate(fact: CertificateFact) -> String {
     format!("tls.client.{name}")
 }
 
-/// `100/s, burst 200` or `500 at once`
+/// `100/s`
+pub(super) fn rate(rate: Rate) -> String {
+    format!("{}/{}", rate.count, period(rate.per))
+}
+
+/// `100/s, burst 200`, `100000 each month` or `500 at once`
 pub(super) fn allowance(kind: &LimitKind) -> String {
     match kind {
-        LimitKind::Rate { rate, burst } => format!("{}/{}, burst {burst}", rate.count, period(rate.per)),
+        LimitKind::Rate { rate, burst } => format!("{}, burst {burst}", self::rate(*rate)),
+        LimitKind::Quota { count, period } => {
+            let name = Period::ALL.iter().find(|(_, one)| one == period).map_or("", |(name, _)| *name);
+            format!("{count} each {name}")
+        }
         LimitKind::Concurrent(count) => format!("{count} at once"),
         LimitKind::Adaptive { min, max } => format!("{min} to {max} at once, as found"),
     }

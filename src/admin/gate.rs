@@ -32,6 +32,8 @@ pub(super) enum Page {
     Status { live: bool },
     /// `/api/status`
     Report,
+    /// `/api/limits`
+    Limits,
 }
 
 /// Why a request gets none of it.
@@ -74,6 +76,7 @@ fn page(door: Door, head: &Parts) -> Option<Page> {
         ("/metrics", _) => Some(Page::Metrics),
         ("/", Door::Main) => Some(Page::Status { live: head.uri.query() == Some("live") }),
         ("/api/status", Door::Main) => Some(Page::Report),
+        ("/api/limits", Door::Main) => Some(Page::Limits),
         _ => None,
     }
 }

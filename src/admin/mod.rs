@@ -8,6 +8,7 @@ mod answer;
 mod describe;
 mod gate;
 mod html;
+mod limits;
 mod report;
 mod scrape;
 mod serve;

@@ -110,6 +110,12 @@ fn limits(scrape: &mut Scrape, snapshot: &Snapshot) {
                 .map(|(result, count)| (vec![*name, result], count))
         }),
     );
+    scrape.counter(
+        "tollgate_limit_near_total",
+        "Requests that a limit allowed with less than a tenth left.",
+        &["limit"],
+        limits.iter().map(|(name, stats)| (vec![*name], stats.near)),
+    );
     scrape.gauge(
         "tollgate_limit_keys",
         "Keys that a limit tracks now.",

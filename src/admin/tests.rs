@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::config;
 use crate::config::{
-    AccessFormat, Action, AuthChoice, Balance, ClientRules, Config, EncodedSlash, EndpointAddress, FileContent,
+    AccessFormat, Action, AuthChoice, Balance, ClientRules, Config, Cost, EncodedSlash, EndpointAddress, FileContent,
     HeaderRules, Host, LimitKind, LogOutput, Mode, Name, OnFull, PathPattern, Protocol, Rate, Respond, Retry,
     RoutePath, Secret, Segment, Selector, Timeouts, UpstreamProtocol,
 };
@@ -63,6 +63,10 @@ fn limit() -> config::Limit {
         on_full: OnFull::Allow,
         mode: Mode::Enforce,
         store: None,
+        cost: Cost::One,
+        legacy_headers: false,
+        partition_key: false,
+        show_keys: false,
     }
 }
 
@@ -75,6 +79,7 @@ fn upstream() -> config::Upstream {
         balance: Balance::RoundRobin,
         protocol: UpstreamProtocol::Http1,
         host: Host::Preserve,
+        proxy_protocol: None,
         max_requests_per_endpoint: None,
         queue: None,
         tls: None,
@@ -144,6 +149,7 @@ fn config(token: Option<&str>) -> Config {
             trusted_proxies: Vec::new(),
             max_connections: 100,
             max_connections_per_address: None,
+            max_connection_rate_per_address: None,
             keep_underscore_headers: false,
             watch: false,
         },

@@ -5,6 +5,7 @@
 mod check;
 mod demo;
 mod key;
+mod limits;
 mod reload;
 mod run;
 mod running;
@@ -33,6 +34,8 @@ pub enum Command {
     Upgrade(upgrade::Upgrade),
     /// Say which process serves, and which configuration
     Status(status::Status),
+    /// Say what the running process holds of everything that has a bound
+    Limits(limits::Limits),
     /// Say where requests go, and keep them from an endpoint for a while
     #[command(subcommand)]
     Upstream(upstream::Upstream),
@@ -70,6 +73,7 @@ impl Command {
             Self::Reload(command) => command.run(),
             Self::Upgrade(command) => command.run(),
             Self::Status(command) => command.run(),
+            Self::Limits(command) => command.run(),
             Self::Upstream(command) => command.run(),
             Self::Key(command) => command.run(),
             Self::Demo(command) => command.run(),

@@ -21,14 +21,17 @@ pub(super) struct Running {
 impl Running {
     /// Asks, and prints the answer.
     pub(super) fn ask(self, verb: &Verb) -> Result<(), Failure> {
+        println!("{}", self.answer(verb)?);
+        Ok(())
+    }
+
+    /// Asks.
+    pub(super) fn answer(self, verb: &Verb) -> Result<String, Failure> {
         // A file that cannot be served still says where: that is when one asks to reload it.
         let directory = self.runtime_dir.unwrap_or_else(|| config::runtime_dir(&self.file.config));
         let answer = control::ask(&directory, verb)?;
         match answer.outcome {
-            Outcome::Done => {
-                println!("{}", answer.text);
-                Ok(())
-            }
+            Outcome::Done => Ok(answer.text),
             Outcome::Refused | Outcome::AskSuccessor => Err(answer.text.into()),
         }
     }

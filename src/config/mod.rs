@@ -31,7 +31,7 @@ pub use leaf::{
     CertificateFact, Claim, EndpointAddress, FileContent, HostPattern, PathPattern, Pattern, Rate, Secret, Segment,
     Selector, Template, TemplatePart,
 };
-pub use limit::{Limit, LimitKind, Mode, OnFull};
+pub use limit::{Cost, Limit, LimitKind, Mode, OnFull, Period};
 pub use listener::{Certificate, ClientAuth, Listener, Protocol, ProxyProtocol, Tls};
 pub use load::runtime_dir;
 pub use problem::{ConfigError, Location, Problem};
@@ -47,7 +47,8 @@ pub use store::{OnStoreFailure, RedisAddress, RedisServer, Store, StoreMode};
 pub use surroundings::{Surroundings, System, Variable};
 pub use timestamp::Timestamp;
 pub use upstream::{
-    Balance, Endpoint, EndpointsFile, Health, Host, Retry, RetryOn, Timeouts, Upstream, UpstreamProtocol, UpstreamTls,
+    Balance, Endpoint, EndpointsFile, Health, Host, ProxyHeader, Retry, RetryOn, Timeouts, Upstream, UpstreamProtocol,
+    UpstreamTls,
 };
 
 /// A name from the configuration. Shared, because metrics, logs and answers repeat it.

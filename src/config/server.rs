@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Secret, Selector};
+use super::{Rate, Secret, Selector};
 
 /// `[server]`
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +26,8 @@ pub struct Server {
     pub max_connections: usize,
     /// Of these, from one address; default: no cap
     pub max_connections_per_address: Option<NonZeroUsize>,
+    /// New connections of one address, per second or minute; default: no bound
+    pub max_connection_rate_per_address: Option<Rate>,
     /// Keep request headers with `_` in their name; default: false
     pub keep_underscore_headers: bool,
     /// Reload when a file that the configuration was read from changes; default: false

@@ -23,6 +23,8 @@ pub struct Upstream {
     pub protocol: UpstreamProtocol,
     /// Default: preserve
     pub host: Host,
+    /// Whom a connection is for is said in front of it; default: off
+    pub proxy_protocol: Option<ProxyHeader>,
     /// Requests in flight at one endpoint; default: none
     pub max_requests_per_endpoint: Option<NonZeroU32>,
     /// Who may wait while every endpoint is at that number; default: nobody
@@ -73,6 +75,15 @@ pub enum UpstreamProtocol {
     Http2,
     /// `h2c`: h2 without TLS, by prior knowledge
     Http2Cleartext,
+}
+
+/// `proxy_protocol` of an upstream: how it is told of the client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyHeader {
+    /// A line of text
+    V1,
+    /// Binary
+    V2,
 }
 
 /// What the upstream sees as Host.

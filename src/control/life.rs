@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::message::{Answer, Offer, Report, Verb};
+use super::resource::Resources;
 use super::service_manager::ServiceManager;
 use super::signals::{Signal, Signals};
 use super::socket::{self, Command};
@@ -219,6 +220,13 @@ impl Living {
             Verb::Reload => self.reload(Some(reply)),
             Verb::Upgrade => self.hand_over(None, Some(reply)),
             Verb::TakeOver => self.hand_over(Some(channel), Some(reply)),
+            Verb::Limits => {
+                let snapshot = self.parts.reloader.live().load_full();
+                let resources = Resources::of(&snapshot, &self.parts.drain, &self.parts.access_log);
+                let text = serde_json::to_string(&resources).map_err(|error| error.to_string());
+                // As below.
+                drop(reply.send(Answer::new(text)));
+            }
             Verb::Status => {
                 let generation = self.parts.reloader.live().load_full().generation;
                 let text = format!("process {} serves configuration {generation}", std::process::id());

@@ -18,6 +18,8 @@ pub enum Verb {
     Upgrade,
     /// Say who you are
     Status,
+    /// Say what you hold of everything that has a bound
+    Limits,
     /// Hand over to whoever asks, on this channel (`run --upgrade`)
     TakeOver,
     /// Say where requests go: each endpoint, and how it is

@@ -19,7 +19,7 @@ mod template;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use self::auth::RouteAuth;
 pub use self::clients::ClientRules;
@@ -27,7 +27,7 @@ pub use self::cors::{Cors, CorsAnswer, asked_method};
 pub use self::facts::Facts;
 pub use self::headers::{HeaderRules, Rendered};
 pub use self::identity::Identity;
-use self::limit::{Admission, Limit};
+use self::limit::{Admission, Limit, Notes};
 pub use self::redirect::Redirect;
 pub use self::respond::Respond;
 pub use self::rewrite::Rewrite;
@@ -70,8 +70,8 @@ pub struct Passage {
     pub client_admission: Admission,
     /// Permits of the consumer limits
     pub consumer_admission: Admission,
-    /// Time spent in the lines of limits
-    pub waited: Duration,
+    /// What limits have to say to the operator
+    pub notes: Notes,
     /// The path to ask the upstream for, if it is another
     pub path: Option<String>,
     /// Headers to set upstream
@@ -129,7 +129,7 @@ impl Filters {
             clients.on_request(request)?;
         }
         size.on_request(content_length)?;
-        passage.client_admission = admit(client_limits, &anonymous, clock.steady, &mut passage.waited).await?;
+        passage.client_admission = admit(client_limits, &anonymous, clock, &mut passage.notes).await?;
         if let Some(redirect) = redirect {
             return ControlFlow::Break(redirect.reply(&anonymous, parameters));
         }
@@ -140,7 +140,7 @@ impl Filters {
         if facts.identity.is_some() {
             passage.response_headers = response_headers.render(&facts, parameters);
         }
-        passage.consumer_admission = admit(consumer_limits, &facts, clock.steady, &mut passage.waited).await?;
+        passage.consumer_admission = admit(consumer_limits, &facts, clock, &mut passage.notes).await?;
         if let Some(respond) = respond {
             return ControlFlow::Break(respond.reply());
         }
@@ -155,13 +155,13 @@ impl Filters {
 async fn admit(
     limits: &[Arc<Limit>],
     facts: &Facts<'_>,
-    now: Instant,
-    waited: &mut Duration,
+    clock: Clock,
+    notes: &mut Notes,
 ) -> ControlFlow<Reply, Admission> {
     if limits.is_empty() {
         return ControlFlow::Continue(Admission::default());
     }
-    match limit::admit(limits, facts, now, waited).await {
+    match limit::admit(limits, facts, clock, notes).await {
         Ok(admission) => ControlFlow::Continue(admission),
         Err(refusal) => ControlFlow::Break(refusal.reply()),
     }

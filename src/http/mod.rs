@@ -2,6 +2,7 @@
 //! clients send.
 
 pub mod fetch;
+pub mod grpc;
 
 mod client;
 mod client_certificate;

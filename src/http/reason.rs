@@ -62,6 +62,8 @@ reasons! {
     ProxyUntrusted = "proxy_untrusted", FORBIDDEN, None;
     /// More connections of one address than it may have
     TooManyConnections = "too_many_connections", TOO_MANY_REQUESTS, None;
+    /// New connections of one address faster than they may come
+    ConnectionRate = "connection_rate", TOO_MANY_REQUESTS, None;
     /// More frames of HTTP/2 that carry nothing than a connection is allowed
     Flood = "flood", TOO_MANY_REQUESTS, None;
     /// The listener sends everything to https
@@ -102,6 +104,8 @@ reasons! {
     AuthDenied = "auth_denied", FORBIDDEN, Some("http_request_denied");
     /// Over a rate
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, Some("http_request_denied");
+    /// Over a quota of the calendar
+    QuotaExceeded = "quota_exceeded", TOO_MANY_REQUESTS, Some("http_request_denied");
     /// Over a number of requests in flight
     ConcurrencyLimited = "concurrency_limited", TOO_MANY_REQUESTS, Some("http_request_denied");
     /// As many requests in flight as the upstream of a route may have, whoever sends them

@@ -4,6 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -103,15 +104,21 @@ impl Arrival {
         Ok(())
     }
 
-    /// Takes a place among the connections of its address. A proxy that is trusted speaks for many.
+    /// Takes a place among the connections of its address, which must not come too fast. A proxy that is trusted speaks
+    /// for many.
     fn join(&mut self, snapshot: &Snapshot, listening: &Listening) -> Result<(), Refusal> {
         let address = self.ends.source.ip();
-        let Some(most) = snapshot.config.server.max_connections_per_address else {
-            return Ok(());
-        };
-        if snapshot.trusted.contains(address) {
+        let most = snapshot.config.server.max_connections_per_address;
+        if most.is_none() && snapshot.flood.is_none() || snapshot.trusted.contains(address) {
             return Ok(());
         }
+        if let Some(flood) = &snapshot.flood
+            && !flood.enter(address, Instant::now())
+        {
+            listening.metrics.rate_limited();
+            return Err(Refusal::Refused(Reason::ConnectionRate, "its address connects too fast"));
+        }
+        let Some(most) = most else { return Ok(()) };
         let full = Refusal::Refused(Reason::TooManyConnections, "its address has as many as it may have");
         self.member = Some(listening.crowd.join(address, most).ok_or(full)?);
         Ok(())

@@ -10,7 +10,7 @@ use pingora_proxy::Session;
 
 use super::ctx::{RequestCtx, is_http2};
 use super::fields;
-use crate::http::{Reason, Reply};
+use crate::http::{Reason, Reply, grpc};
 
 /// A body up to this is read even if nobody wants it.
 const SPARED_BODY: u64 = 64 * 1024;
@@ -54,7 +54,10 @@ pub(super) fn decorate(fields: &mut HeaderMap, ctx: &RequestCtx) {
     ctx.passage.cors.apply(fields);
     for admission in [&ctx.listener_admission, &ctx.passage.client_admission, &ctx.passage.consumer_admission] {
         admission.headers(&mut |name: HeaderName, value: HeaderValue| {
-            fields.append(name, value);
+            // Those of old can be there once: what a refusal or the upstream says is more than what another limit does.
+            if !name.as_str().starts_with("x-") || !fields.contains_key(&name) {
+                fields.append(name, value);
+            }
         });
     }
     let id = HeaderValue::from_str(ctx.id.as_str()).expect("ids are visible ASCII");
@@ -105,9 +108,8 @@ fn nominations(value: &HeaderValue) -> impl Iterator<Item = HeaderName> {
 
 /// A response that is a stream by its type.
 pub(super) fn is_stream(response: &ResponseHeader) -> bool {
-    response.headers.get(CONTENT_TYPE).is_some_and(|kind| {
-        kind.as_bytes().starts_with(b"text/event-stream") || kind.as_bytes().starts_with(b"application/grpc")
-    })
+    grpc::is_grpc(&response.headers)
+        || response.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
 }
 
 /// Whether the final response has begun.

@@ -87,6 +87,8 @@ pub struct Attempts {
     pub endpoint: Option<Arc<str>>,
     /// The whole exchange must be over by then; a stream's head
     pub last: Option<Instant>,
+    /// When a caller by gRPC stops waiting, if it says so: the end of its stream too
+    pub call_ends: Option<Instant>,
 }
 
 /// How far request and response have come.

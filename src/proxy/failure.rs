@@ -44,7 +44,9 @@ pub(super) fn reason_of_drop(ctx: &RequestCtx, now: Instant) -> Reason {
 
 /// All of it took too long.
 fn overdue(ctx: &RequestCtx) -> Reason {
-    if ctx.progress.request_done { Reason::RequestTimeout } else { Reason::ClientTimeout }
+    // By gRPC a caller may send for as long as it waits for answers.
+    let whole = ctx.progress.request_done || ctx.attempt.call_ends.is_some();
+    if whole { Reason::RequestTimeout } else { Reason::ClientTimeout }
 }
 
 /// Nothing moved for too long: whose turn was it?

@@ -1,6 +1,7 @@
 //! The request as the upstream sees it.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 
 use http::header::{AUTHORIZATION, COOKIE, FORWARDED, HOST};
 use http::request::Parts;
@@ -14,7 +15,7 @@ use crate::config::{Host, TokenSource};
 use crate::filter::auth::{without_cookie, without_query};
 use crate::http::{Connection, address_value, traceparent};
 use crate::snapshot::Snapshot;
-use crate::upstream::Endpoint;
+use crate::upstream::{Announced, Endpoint};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -216,6 +217,15 @@ fn client_certificate(headers: &mut HeaderMap, ctx: &RequestCtx, connection: &Co
             headers.insert(name.clone(), value.clone());
         }
     }
+}
+
+/// Between whom the client's connection is, for an upstream that is told. Of a client that a trusted proxy names, the
+/// port is not known.
+pub(super) fn ends(ctx: &RequestCtx) -> Option<Announced> {
+    let connection = ctx.connection.as_deref()?;
+    let known = connection.source.ip() == ctx.client;
+    let source = if known { connection.source } else { SocketAddr::new(ctx.client, 0) };
+    Some(Announced { source, destination: connection.local })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! From the head a client sent to a request that may be judged: hygiene, canonical form, client, route.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING, UPGRADE};
@@ -56,11 +57,15 @@ pub(super) fn clean(header: &mut RequestHeader, snapshot: &Snapshot, trusted: bo
     let keep_underscores = snapshot.config.server.keep_underscore_headers;
     let unwanted = |name: &HeaderName| {
         let text = name.as_str();
+        let is_ours = |text: &str| {
+            is_reserved(text, trusted)
+                || is_among(&snapshot.identity_headers, text)
+                || !trusted && is_among(&snapshot.cost_headers, text)
+        };
         if text.contains('_') {
-            let text = text.replace('_', "-");
-            return !keep_underscores || is_reserved(&text, trusted) || is_identity(&text, snapshot);
+            return !keep_underscores || is_ours(&text.replace('_', "-"));
         }
-        is_reserved(text, trusted) || is_identity(text, snapshot)
+        is_ours(text)
     };
     // Looking first costs nothing for the many requests that have none of these.
     if header.headers.keys().any(unwanted) {
@@ -98,8 +103,8 @@ fn join_cookies(header: &mut RequestHeader) {
 }
 
 /// `_` and `-` are the same to an origin that maps header names to variables, so they are to us.
-fn is_identity(name: &str, snapshot: &Snapshot) -> bool {
-    snapshot.identity_headers.iter().any(|header| {
+fn is_among(headers: &HashSet<HeaderName>, name: &str) -> bool {
+    headers.iter().any(|header| {
         let header = header.as_str();
         header.len() == name.len() && header.bytes().zip(name.bytes()).all(|(a, b)| a == b || (a == b'_' && b == b'-'))
     })

@@ -1,16 +1,16 @@
 //! Everything that is decided before the upstream is asked.
 
 use std::ops::ControlFlow;
-use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::CONTENT_LENGTH;
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 use super::ctx::RequestCtx;
 use super::{intake, line};
-use crate::filter::{Facts, asked_method, limit};
-use crate::http::{Reason, Reply, RequestId};
+use crate::filter::limit::{self, Notes};
+use crate::filter::{Facts, asked_method};
+use crate::http::{Reason, Reply, RequestId, grpc};
 use crate::snapshot::Snapshot;
 
 /// May the request pass? `Err` is the answer to give.
@@ -60,9 +60,9 @@ async fn admit_to_listener(header: &RequestHeader, ctx: &mut RequestCtx, snapsho
     };
     let request = ctx.request(&header.method, &header.headers);
     let facts = Facts { request: &request, identity: None };
-    let mut waited = Duration::ZERO;
-    let admitted = limit::admit(&listener.limits, &facts, ctx.clock.steady, &mut waited).await;
-    ctx.passage.waited = waited;
+    let mut notes = Notes::default();
+    let admitted = limit::admit(&listener.limits, &facts, ctx.clock, &mut notes).await;
+    ctx.passage.notes = notes;
     ctx.listener_admission = admitted.map_err(|refusal| refusal.reply())?;
     Ok(())
 }
@@ -100,7 +100,15 @@ impl Arrived<'_> {
         let Self { header, client, is_upgrade, listener, encoded_slash } = self;
         let mut passage = std::mem::take(&mut ctx.passage);
         let preflight = asked_method(&header.method, &header.headers);
-        let (route, parameters) = intake::route(snapshot, ctx, header, preflight.as_ref(), listener, encoded_slash)?;
+        let found = intake::route(snapshot, ctx, header, preflight.as_ref(), listener, encoded_slash);
+        let (route, parameters) = match found {
+            Ok(found) => found,
+            Err(reply) => {
+                // What the listener's limits have said is to be told all the same.
+                ctx.passage = passage;
+                return Err(reply);
+            }
+        };
         let in_flight = route.metrics.start();
         let mut request = ctx.request(&header.method, &header.headers);
         request.route = &route.name;
@@ -112,6 +120,10 @@ impl Arrived<'_> {
         };
         ctx.attempt.last = route.timeout.map(|timeout| ctx.clock.steady + timeout);
         ctx.progress.stream = is_stream(is_upgrade, header);
+        if ctx.progress.stream && grpc::is_grpc(&header.headers) {
+            ctx.attempt.call_ends = grpc::timeout(&header.headers).and_then(|left| ctx.clock.steady.checked_add(left));
+            ctx.attempt.last = ctx.attempt.last.into_iter().chain(ctx.attempt.call_ends).min();
+        }
         ctx.passage = passage;
         ctx.in_flight = Some(in_flight);
         ctx.route = Some(route);
@@ -130,6 +142,6 @@ fn left() -> Reply {
 /// WebSocket and gRPC announce themselves in the request; so does what asks for server-sent events.
 fn is_stream(is_upgrade: bool, header: &RequestHeader) -> bool {
     is_upgrade
-        || header.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+        || grpc::is_grpc(&header.headers)
         || header.headers.get(http::header::ACCEPT).is_some_and(|accept| accept.as_bytes() == b"text/event-stream")
 }

@@ -37,7 +37,7 @@ use crate::filter::SizeLimit;
 use crate::http::Reason;
 use crate::snapshot::Live;
 use crate::telemetry::AccessLog;
-use crate::upstream::Outcome;
+use crate::upstream::{Outcome, announcement};
 
 /// How long the answer that ends a request in trouble may take to leave.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -99,7 +99,7 @@ impl ProxyHttp for Proxy {
         ctx.attempt.lease = None;
         ctx.progress.request_done = session.is_body_done();
         let patience = ctx.remaining(Instant::now());
-        let pick = upstream.pick(&ctx.attempt.tried, patience, &mut ctx.passage.waited);
+        let pick = upstream.pick(&ctx.attempt.tried, patience, &mut ctx.passage.notes.waited);
         let picked = match upstream.spec().queue {
             None => Some(pick.await),
             Some(_) => line::unless_left(session, pick).await,
@@ -119,7 +119,8 @@ impl ProxyHttp for Proxy {
         ctx.progress.body_bytes = 0;
         ctx.attempt.count += 1;
         ctx.attempt.endpoint = Some(Arc::clone(lease.endpoint().text()));
-        let mut peer = if session.is_upgrade_req() { lease.upgrade_peer() } else { lease.peer() };
+        let header = upstream.spec().proxy_protocol.map(|version| announcement(version, forward::ends(ctx)));
+        let mut peer = lease.peer(header, session.is_upgrade_req());
         ahead::speak_http1(&mut peer.options);
         ctx.attempt.lease = Some(lease);
         let now = Instant::now();
@@ -215,8 +216,8 @@ impl ProxyHttp for Proxy {
         // The answer says whether it is a stream: a client that only claims so would be rid of the route's timeout.
         ctx.progress.stream = response.status == StatusCode::SWITCHING_PROTOCOLS || answer::is_stream(response);
         if ctx.progress.stream {
-            // The route's timeout was for the head; from here on only silence ends a stream.
-            ctx.attempt.last = None;
+            // The route's timeout was for the head; from here on only silence ends a stream, and who calls by gRPC.
+            ctx.attempt.last = ctx.attempt.call_ends;
         }
         patience::moved(ctx, now);
         if let Some(connection) = ctx.connection.as_ref().filter(|_| ctx.progress.stream) {

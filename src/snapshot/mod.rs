@@ -14,9 +14,9 @@ use http::HeaderName;
 pub use live::Live;
 pub use route::{Route, RouteAction};
 
-use crate::config::{self, AuthKind, Config, Name, Problem, TokenSource};
+use crate::config::{self, AuthKind, Config, Cost, Name, Problem, TokenSource};
 use crate::filter::auth::Authenticator;
-use crate::filter::limit::{self, Limit, Links};
+use crate::filter::limit::{self, Flood, Limit, Links};
 use crate::http::TrustedProxies;
 use crate::router::Router;
 use crate::telemetry::{Metrics, Refusals, RouteMetrics};
@@ -36,6 +36,10 @@ pub struct Snapshot {
     pub trusted: TrustedProxies,
     /// Headers that only we may set: removed from every client request
     pub identity_headers: HashSet<HeaderName>,
+    /// Headers in which trusted proxies alone may say what a request costs: removed from those of others
+    pub cost_headers: HashSet<HeaderName>,
+    /// Who connects too fast, where that is limited
+    pub flood: Option<Arc<Flood>>,
     /// Query parameters in which tokens are looked for: never written to a log
     pub token_parameters: Arc<[String]>,
     /// By name
@@ -133,6 +137,8 @@ impl Snapshot {
             router,
             trusted: TrustedProxies::new(config.server.trusted_proxies.clone()),
             identity_headers: identity_headers(&config),
+            cost_headers: cost_headers(&config),
+            flood: flood(&config, previous),
             token_parameters: token_parameters(&config),
             authenticators,
             may_wait: limits.values().any(|limit| limit.may_wait()),
@@ -215,6 +221,21 @@ fn token_parameters(config: &Config) -> Arc<[String]> {
         TokenSource::Bearer | TokenSource::Basic | TokenSource::Header(_) | TokenSource::Cookie(_) => None,
     });
     named.collect()
+}
+
+fn cost_headers(config: &Config) -> HashSet<HeaderName> {
+    let named = config.limits.values().filter_map(|limit| match &limit.cost {
+        Cost::Header(name) => Some(name.clone()),
+        Cost::One | Cost::Method(_) => None,
+    });
+    named.collect()
+}
+
+/// The same one for as long as the rate is the same.
+fn flood(config: &Config, previous: Option<&Snapshot>) -> Option<Arc<Flood>> {
+    let rate = config.server.max_connection_rate_per_address?;
+    let kept = previous.and_then(|old| old.flood.as_ref()).filter(|flood| flood.rate() == rate);
+    Some(kept.map_or_else(|| Arc::new(Flood::new(rate)), Arc::clone))
 }
 
 fn identity_headers(config: &Config) -> HashSet<HeaderName> {

@@ -107,6 +107,11 @@ impl AccessLog {
         self.0.as_ref().map_or(0, |inner| inner.shared.dropped.load(Ordering::Relaxed))
     }
 
+    /// What the lines that wait weigh, and may weigh; nothing where no lines are written.
+    pub fn queue(&self) -> Option<(usize, usize)> {
+        self.0.as_ref().map(|inner| (inner.shared.queued.load(Ordering::Relaxed), QUEUE_BYTES))
+    }
+
     /// Opens the file anew, after it has been moved away (SIGUSR1).
     pub fn reopen(&self) {
         if let Some(inner) = &self.0 {

@@ -74,6 +74,10 @@ pub(super) fn json(line: &mut Vec<u8>, record: &Record) {
     object.optional("endpoint", record.endpoint.as_deref());
     object.number("attempts", record.attempts.into());
     object.optional("reason", record.reason);
+    object.optional("limit", record.limit.as_deref());
+    if !record.shadowed_by.is_empty() {
+        object.text("limits_shadowed", &record.shadowed_by.join(","));
+    }
     object.optional("auth", record.auth.as_deref());
     object.optional("user_agent", record.user_agent.as_ref().map(text).as_deref());
     object.number("config_generation", record.generation);
@@ -268,6 +272,8 @@ pub(super) mod tests {
             endpoint: None,
             attempts: 1,
             reason: None,
+            limit: None,
+            shadowed_by: Vec::new(),
             auth: None,
             user_agent: None,
             referer: None,

@@ -87,7 +87,7 @@ impl Metrics {
             connections: gauges("tollgate_connections", "Open client connections.", &["listener"]),
             accepted: counters(
                 "tollgate_connections_total",
-                "Client connections accepted, and failures to accept.",
+                "Client connections accepted, failures to accept, and those of the accepted that came too fast (rate_limited).",
                 &["listener", "result"],
             ),
             handshakes: counters(
@@ -133,6 +133,7 @@ impl Metrics {
             open: self.connections.with_label_values(&[&**name]),
             accepted: self.accepted.with_label_values(&[&**name, "accepted"]),
             failed: self.accepted.with_label_values(&[&**name, "failed"]),
+            rate_limited: self.accepted.with_label_values(&[&**name, "rate_limited"]),
             handshakes: Handshakes::new(name, &self.handshakes, &self.handshake_errors),
         }
     }
@@ -203,6 +204,7 @@ pub struct ListenerMetrics {
     open: IntGauge,
     accepted: IntCounter,
     failed: IntCounter,
+    rate_limited: IntCounter,
     handshakes: Handshakes,
 }
 
@@ -244,6 +246,11 @@ impl ListenerMetrics {
         self.accepted.inc();
         self.open.inc();
         OpenConnection(self.open.clone())
+    }
+
+    /// A connection was closed because its address connects too fast.
+    pub fn rate_limited(&self) {
+        self.rate_limited.inc();
     }
 
     /// A TLS handshake succeeded.

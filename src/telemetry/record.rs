@@ -58,6 +58,10 @@ pub struct Record {
     pub attempts: u32,
     /// Why it did not go as usual
     pub reason: Option<&'static str>,
+    /// Which limit refused it
+    pub limit: Option<Name>,
+    /// Which limits would have refused it
+    pub shadowed_by: Vec<Name>,
     /// Which `auth` knew the caller
     pub auth: Option<Name>,
     /// As sent

@@ -122,15 +122,11 @@ impl Lease {
         &self.endpoint
     }
 
-    /// How to get there: a copy that the caller may adapt, such as the read timeout of a stream.
-    pub fn peer(&self) -> Box<HttpPeer> {
-        Box::new(self.endpoint.peer().clone())
-    }
-
-    /// The same for a request that asks to upgrade: over a connection of its own.
-    pub fn upgrade_peer(&self) -> Box<HttpPeer> {
-        let mut peer = self.peer();
-        super::upgrade::adapt(&mut peer, super::group::seed());
+    /// How to get there: a copy that the caller may adapt, such as the read timeout of a stream. `header` is said in
+    /// front of everything else; a request that `upgrades` gets a connection of its own.
+    pub fn peer(&self, header: Option<Vec<u8>>, upgrades: bool) -> Box<HttpPeer> {
+        let mut peer = Box::new(self.endpoint.peer().clone());
+        super::dial::adapt(&mut peer, header, upgrades);
         peer
     }
 

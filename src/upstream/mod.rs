@@ -5,8 +5,10 @@
 //! followed and health is asked for in the background ([`Upstream::tasks`]).
 
 mod address;
+mod announce;
 mod balance;
 mod counters;
+mod dial;
 mod discovery;
 mod endpoint;
 mod endpoints;
@@ -20,6 +22,8 @@ mod suspicion;
 mod upgrade;
 
 pub use address::Address;
+pub use announce::Announced;
+pub(crate) use announce::header as announcement;
 pub use counters::{Counts, EndpointStatus};
 pub use endpoint::Endpoint;
 pub use group::{Task, Upstream};

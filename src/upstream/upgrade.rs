@@ -7,63 +7,21 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use async_trait::async_trait;
-use pingora_core::connectors::l4::Connect;
-use pingora_core::protocols::l4::socket::SocketAddr;
-use pingora_core::protocols::l4::stream::Stream;
-use pingora_core::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
-use pingora_core::upstreams::peer::HttpPeer;
-use pingora_core::{BError, Error, ErrorType};
+use pingora_core::protocols::l4::virt::{VirtualSockOpt, VirtualSocket};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-/// Makes `peer` one whose connection may be upgraded. It is a new one and is used once: nobody else has its key.
-pub(super) fn adapt(peer: &mut HttpPeer, key: u64) {
-    peer.group_key = key;
-    peer.options.idle_timeout = Some(Duration::ZERO);
-    peer.options.custom_l4 = Some(Arc::new(Connector));
-}
-
-#[derive(Debug)]
-struct Connector;
-
-#[async_trait]
-impl Connect for Connector {
-    async fn connect(&self, addr: &SocketAddr) -> Result<Stream, BError> {
-        let socket: Box<dyn VirtualSocket> = match addr {
-            SocketAddr::Inet(addr) => Box::new(Polite::new(TcpStream::connect(addr).await.map_err(failed)?)),
-            SocketAddr::Unix(addr) => {
-                let path = addr.as_pathname().ok_or_else(|| Error::new(ErrorType::ConnectError))?;
-                Box::new(Polite::new(UnixStream::connect(path).await.map_err(failed)?))
-            }
-        };
-        Ok(VirtualSocketStream::new(socket).into())
-    }
-}
-
-fn failed(error: io::Error) -> BError {
-    let kind = match error.kind() {
-        io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => ErrorType::ConnectNoRoute,
-        io::ErrorKind::TimedOut => ErrorType::ConnectTimedout,
-        _ => ErrorType::ConnectError,
-    };
-    Error::because(kind, "while connecting", error)
-}
-
 /// Lets others go first when a read follows a write.
 #[derive(Debug)]
-struct Polite<T> {
+pub(super) struct Polite<T> {
     socket: T,
     written: bool,
 }
 
 impl<T> Polite<T> {
-    fn new(socket: T) -> Self {
+    pub(super) fn new(socket: T) -> Self {
         Self { socket, written: false }
     }
 }

@@ -1,6 +1,15 @@
-//! How many connections one address may have.
+//! How many connections one address may have, and how fast they may come.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use rustix::net::sockopt::set_socket_linger;
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 
 use super::support::certs::Ca;
+use super::support::process::resident;
 use super::support::raw::expect_no_answer;
 use super::support::{Origin, Raw, Tollgate, open_to, wait};
 
@@ -129,4 +138,84 @@ fn the_cap_follows_a_reload_and_closes_nobody() {
     tollgate.replace("max_connections_per_address = 1", "");
     tollgate.reload().succeeded();
     mine.extend((0..5).map(|_| held(&tollgate, "http")));
+}
+
+fn paced(rate: &str, more: &str) -> String {
+    let origin = "[routes.main]\nauth = \"none\"\nrespond = { body = \"here\" }\n";
+    format!("[server]\nmax_connection_rate_per_address = \"{rate}\"\n{more}\n{origin}")
+}
+
+/// A connection from another address of this machine.
+fn from(source: Ipv4Addr, to: SocketAddr) -> TcpStream {
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    bind(&socket, &SocketAddr::from((source, 0))).expect("an address of the loopback network");
+    connect(&socket, &to).expect("a connection");
+    TcpStream::from(socket)
+}
+
+/// Whether a request on it is answered.
+fn is_served(mut stream: TcpStream) -> bool {
+    let mut answer = Vec::new();
+    // It may have been closed before.
+    let sent = stream.write_all(GET.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n").as_bytes());
+    sent.is_ok() && stream.read_to_end(&mut answer).is_ok() && answer.starts_with(b"HTTP/1.1 200 ")
+}
+
+#[test]
+fn an_address_that_connects_too_fast_is_turned_away_before_a_handshake_and_others_are_served() {
+    let ca = Ca::new("an authority");
+    let site = ca.server(&["a.example"]);
+    let tls = "[listeners.http]\n[listeners.https]\ntls = { certificates = [{ cert_file = \"site.pem\", key_file = \"site.key\" }] }\n";
+    let tollgate =
+        Tollgate::prepared(&paced("3/m", tls)).file("site.pem", &site.cert).file("site.key", &site.key).start();
+    let plain = tollgate.addr_of("http");
+    let (fast, slow) = (Ipv4Addr::new(127, 1, 2, 3), Ipv4Addr::new(127, 1, 2, 4));
+    let served = (0..10).filter(|_| is_served(from(fast, plain))).count();
+    assert_eq!(served, 3);
+    assert!(is_served(from(slow, plain)));
+    tollgate.wait_for_metric("tollgate_refused_total{listener=\"http\",reason=\"connection_rate\"}", 7.0);
+    tollgate.wait_for_metric("tollgate_connections_total{listener=\"http\",result=\"rate_limited\"}", 7.0);
+    // All listeners together, and no handshake is begun.
+    assert!(!is_served(from(fast, tollgate.addr_of("https"))));
+    tollgate.wait_for_metric("tollgate_connections_total{listener=\"https\",result=\"rate_limited\"}", 1.0);
+    assert_eq!(tollgate.metric("tollgate_refused_total{reason=\"tls_handshake\"}"), None);
+    // Turned off by a reload, it is off at once.
+    tollgate.replace("max_connection_rate_per_address = \"3/m\"", "");
+    tollgate.reload().succeeded();
+    assert!(is_served(from(fast, plain)));
+}
+
+#[test]
+fn a_trusted_proxy_connects_as_fast_as_it_likes() {
+    let tollgate = Tollgate::with(&paced("1/m", "trusted_proxies = [\"127.0.0.0/8\"]"));
+    assert!((0..10).all(|_| is_served(from(Ipv4Addr::new(127, 1, 2, 3), tollgate.addr()))));
+}
+
+#[test]
+fn a_flood_from_thousands_of_addresses_takes_no_memory_and_the_honest_are_served() {
+    const ADDRESSES: u32 = 20_000;
+    let tollgate = Tollgate::with(&paced("30/m", ""));
+    let (addr, pid) = (tollgate.addr(), tollgate.pid());
+    assert!(is_served(from(Ipv4Addr::new(127, 0, 0, 2), addr)));
+    let before = resident(pid);
+    thread::scope(|scope| {
+        for part in 0..4 {
+            scope.spawn(move || {
+                for which in (part..ADDRESSES).step_by(4) {
+                    let stream = from(Ipv4Addr::from_bits(0x7f10_0000 + which), addr);
+                    set_socket_linger(&stream, Some(Duration::ZERO)).expect("a socket");
+                }
+            });
+        }
+        for honest in 0..20 {
+            assert!(is_served(from(Ipv4Addr::new(127, 0, 0, 3 + honest % 2), addr)), "the honest {honest}");
+        }
+    });
+    tollgate.wait_for_metric("tollgate_connections{listener=\"http\"}", 0.0);
+    let grown = resident(pid).saturating_sub(before);
+    assert!(grown < 24 << 20, "{grown} bytes for {ADDRESSES} addresses");
+    assert!(
+        tollgate.metric("tollgate_connections_total{listener=\"http\",result=\"accepted\"}")
+            >= Some(f64::from(ADDRESSES))
+    );
 }

@@ -1,13 +1,14 @@
 //! What breaks, and what the client sees of it: never half an answer that looks like a whole one.
 
-use std::io;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use super::support::certs::Ca;
 use super::support::h2::H2Client;
-use super::support::process::Signal;
+use super::support::process::{self, Signal};
 use super::support::raw::exchange;
-use super::support::{Client, Origin, Raw, Request, Tollgate, wait};
+use super::support::{Client, Gate, Origin, Raw, Request, Tollgate, wait};
 
 fn before(origin: &Origin, more: &str, upstream: &str, route: &str) -> Tollgate {
     Tollgate::with(&format!(
@@ -247,6 +248,56 @@ fn a_client_that_takes_its_time_gets_all_of_a_large_response() {
         taken += raw.read_exactly(1_000_000).len();
     }
     assert_eq!(raw.read_exactly(20_000_000 - taken).len(), 20_000_000 - taken);
+}
+
+/// A body of any size streams through: what the origin does not take, the client cannot send, and nobody holds it.
+#[test]
+fn an_upload_waits_for_its_origin_and_costs_no_memory() {
+    const SIZE: usize = 200_000_000;
+    let gate = Gate::default();
+    let origin = Origin::raw({
+        let gate = gate.clone();
+        move |connection| {
+            gate.pass();
+            let socket = connection.stream();
+            let (mut seen, mut piece) = (0, vec![0; 1 << 16]);
+            let head = loop {
+                let count = socket.read(&mut piece).expect("a request");
+                seen += count;
+                if let Some(end) = piece[..count].windows(4).position(|end| end == b"\r\n\r\n") {
+                    break seen - count + end + 4;
+                }
+            };
+            while seen < head + SIZE {
+                seen += socket.read(&mut piece).expect("the rest of it");
+            }
+            socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nthat").expect("taken");
+        }
+    });
+    let tollgate = before(&origin, "", "", "max_body = \"none\"");
+    let mut client = TcpStream::connect(tollgate.addr()).expect("connected");
+    client.write_all(format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {SIZE}\r\n\r\n").as_bytes()).expect("sent");
+    let before = process::resident(tollgate.pid());
+    client.set_write_timeout(Some(wait::MOMENT)).expect("a socket");
+    let piece = vec![b'x'; 1 << 16];
+    let mut sent = 0;
+    while let Ok(count) = client.write(&piece[..piece.len().min(SIZE - sent)]) {
+        sent += count;
+        assert!(sent < SIZE / 2, "nobody takes it, and yet it is sent");
+    }
+    let held = process::resident(tollgate.pid()).saturating_sub(before);
+    assert!(held < 8 << 20, "{} KiB", held >> 10);
+    gate.open();
+    client.set_write_timeout(Some(wait::PATIENCE)).expect("a socket");
+    while sent < SIZE {
+        sent += client.write(&piece[..piece.len().min(SIZE - sent)]).expect("taken");
+    }
+    client.set_read_timeout(Some(wait::PATIENCE)).expect("a socket");
+    let mut answer = vec![0; 12];
+    client.read_exact(&mut answer).expect("an answer");
+    assert_eq!(answer, b"HTTP/1.1 200");
+    let held = process::resident(tollgate.pid()).saturating_sub(before);
+    assert!(held < 8 << 20, "{} KiB", held >> 10);
 }
 
 #[test]

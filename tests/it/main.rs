@@ -3,9 +3,10 @@
 mod support;
 
 // A request, from the door to the upstream and back.
+mod allowance; // what limits weigh, when they begin anew, and what is told of them
 mod auth; // who calls: judged here, told to the origin, and nobody else gets there
 mod client_certificate; // who the client is by its certificate, and who is told
-mod connections; // how many of them one address may have
+mod connections; // how many of them one address may have, and how fast they may come
 mod cors; // browsers: what a preflight is told, and whose pages may read what
 mod discovery; // where requests go, when names, services and lists say otherwise, or an operator does
 mod faults; // upstreams that break, clients that dawdle, resources that run out

@@ -8,7 +8,7 @@ use super::support::certs::{Ca, Identity};
 use super::support::h2::H2Client;
 use super::support::message::Response;
 use super::support::raw::expect_no_answer;
-use super::support::{Origin, Raw, Request, Tollgate, wait};
+use super::support::{Client, Origin, Raw, Request, Tollgate, wait, websocket};
 
 const TRUSTING: &str = "[server]\ntrusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]\n";
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a.example\r\n\r\n";
@@ -303,6 +303,54 @@ fn a_reload_says_whether_the_header_is_required() {
     tollgate.get("/").send().expect(200);
     assert_eq!(ask(&tollgate, &line("192.0.2.7:1", "198.51.100.1:443")).status(), 400);
     before.send(GET).response().expect(200);
+}
+
+/// The other side of it: two of ours, the one behind the other.
+#[test]
+fn an_upstream_is_told_whom_a_connection_is_for() {
+    for version in ["v1", "v2"] {
+        let origin = Origin::echoing_heads();
+        let behind = Tollgate::with(&text(&origin, "", ""));
+        let before = Tollgate::with(&format!(
+            "[server]\ntrusted_proxies = [\"127.0.0.1\"]\n[upstreams.next]\nendpoints = [\"{}\"]\n\
+             proxy_protocol = \"{version}\"\nhealth = {{ type = \"http\", interval = \"100ms\" }}\n\
+             [routes.all]\nauth = \"none\"\nupstream = \"next\"\n",
+            behind.addr()
+        ));
+        let mut client = Client::connect(before.addr());
+        // A client that is trusted speaks for others: each of them has a connection of its own behind us.
+        for (path, who) in ["203.0.113.7", "203.0.113.8", "2001:db8::1", "203.0.113.7"].into_iter().enumerate() {
+            let path = format!("/{path}");
+            client.send(&Request::get(&path).header("x-forwarded-for", who)).expect(200);
+            let line = behind.logged_where("its line", |line| line["path"] == path);
+            assert_eq!((&line["client_ip"], &line["peer_ip"]), (&who.into(), &"127.0.0.1".into()), "{version}");
+        }
+        client.get("/own").expect(200);
+        assert_eq!(behind.logged_where("its line", |line| line["path"] == "/own")["client_ip"], "127.0.0.1");
+        // Checks are connections of our own, and come through as well.
+        before.wait_for_metric(
+            &format!("tollgate_endpoint_healthy{{upstream=\"next\",endpoint=\"{}\"}}", behind.addr()),
+            1.0,
+        );
+        assert_eq!(
+            behind.metric("tollgate_refused_total{listener=\"http\",reason=\"proxy_header\"}").unwrap_or(0.0),
+            0.0
+        );
+    }
+}
+
+#[test]
+fn an_upstream_is_told_whom_a_websocket_is_for() {
+    let origin = websocket::echo_origin();
+    let behind = Tollgate::with(&text(&origin, "", ""));
+    let before = Tollgate::with(&format!(
+        "[upstreams.next]\nendpoints = [\"{}\"]\nproxy_protocol = \"v2\"\n\
+         [routes.all]\nauth = \"none\"\nupstream = \"next\"\n",
+        behind.addr()
+    ));
+    let (mut socket, _) = websocket::connect(before.addr(), "/", &[]).expect("upgraded");
+    socket.send(tungstenite::Message::text("hello")).expect("sent");
+    assert_eq!(socket.read().expect("an echo").into_text().expect("text").as_str(), "hello");
 }
 
 /// How often HAProxy is started at most.

@@ -1,13 +1,14 @@
 //! WebSocket, server-sent events and gRPC are requests too: every filter applies, and no timeout for requests cuts them.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tungstenite::Message;
 
 use super::support::certs::Ca;
 use super::support::h2::{H2Client, H2Origin, pause};
-use super::support::{Client, Origin, Raw, Request, Tollgate, wait, websocket};
+use super::support::{Client, Origin, Raw, Request, Tollgate, node, process, wait, websocket};
 
 fn before(addr: std::net::SocketAddr, upstream: &str, route: &str) -> Tollgate {
     Tollgate::with(&format!(
@@ -338,6 +339,63 @@ fn a_grpc_head_that_does_not_come_in_time_ends_the_call() {
     let line = tollgate.logged_where("its line", |line| line["path"] == "/echo.Echo/Stream");
     assert_eq!((line["status"].as_u64(), line["reason"].as_str()), (Some(504), Some("request_timeout")));
     tollgate.wait_for_metric("tollgate_http_requests_in_flight{route=\"all\"}", 0.0);
+}
+
+/// The origin holds the stream open for ever, and knows nothing of time.
+#[test]
+fn a_call_ends_when_its_caller_said_that_it_would_stop_waiting() {
+    let origin = H2Origin::echoing();
+    let Grpc { tollgate, mut client } = grpc(&origin, "timeout = \"60s\"\nstream_idle = \"60s\"");
+    let mut exchange = client.begin(&call().header("grpc-timeout", "400m"), false).expect("begun");
+    exchange.send("one").expect("sent");
+    assert_eq!(exchange.head().expect("a head").status.as_u16(), 200);
+    assert_eq!(exchange.data().expect("data").as_deref(), Some(&b"one"[..]));
+    assert!(exchange.data().is_err(), "its stream is reset");
+    let line = tollgate.logged_where("its line", |line| line["path"] == "/echo.Echo/Stream");
+    assert_eq!(line["reason"], "request_timeout", "{line}");
+    tollgate.wait_for_metric("tollgate_http_requests_in_flight{route=\"all\"}", 0.0);
+}
+
+/// Neither of both is ours.
+#[test]
+fn a_grpc_client_and_a_grpc_server_talk_through_us() {
+    let Some(directory) = node::installed("grpc") else { return };
+    let peer = |arguments: &[&str]| {
+        let mut command = Command::new("node");
+        command.arg("peer.mjs").args(arguments).current_dir(&directory);
+        command
+    };
+    let mut server = peer(&["serve"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("node is there");
+    let mut line = String::new();
+    BufReader::new(server.stdout.as_mut().expect("piped")).read_line(&mut line).expect("text");
+    let about: serde_json::Value = serde_json::from_str(&line).expect("where it is");
+    let tollgate = Tollgate::with(&format!(
+        "[listeners.h2c]\nprotocols = [\"h2c\"]\n[upstreams.echo]\nendpoints = [{}]\nprotocol = \"h2c\"\n\
+         [routes.echo]\npath = \"/test.Echo/*\"\nauth = \"none\"\nupstream = \"echo\"\nmax_body = \"none\"\n",
+        about["address"]
+    ));
+    let said = process::output(peer(&["call", &tollgate.addr().to_string()])).succeeded().stdout;
+    drop(server.kill());
+    drop(server.wait());
+    let result: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    let expected = serde_json::json!({
+        "unary": { "value": "hello for acme", "code": 0, "trailer": ["last"] },
+        "large": { "value": 1_000_009, "code": 0, "trailer": ["last"] },
+        "fail": { "code": 5, "details": "no such order", "trailer": [] },
+        "count": { "code": 0, "got": 5000, "last": "4999" },
+        "join": { "value": "a+b+c", "code": 0, "trailer": [] },
+        "talk": { "got": ["ONE", "TWO"], "code": 0, "details": "OK" },
+        "many": 200,
+    });
+    for (call, expected) in expected.as_object().expect("a table") {
+        assert_eq!(&result[call], expected, "{call}");
+    }
+    assert_eq!(
+        (&result["late"]["code"], &result["late"]["got"]),
+        (&4.into(), &serde_json::json!(["first"])),
+        "{result}"
+    );
+    tollgate.wait_for_metric("tollgate_http_requests_in_flight{route=\"echo\"}", 0.0);
 }
 
 #[test]

@@ -6,15 +6,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::complaint::Complaint;
-use super::leaf::address;
+use super::leaf::{address, quantity};
 use super::listener::Addresses;
 use super::node::Node;
 use super::table::Table;
 use super::{Context, file, value};
-use crate::config::{Admin, Server, Surroundings, Variable};
+use crate::config::{Admin, Rate, Server, Surroundings, Variable};
 
 const MAX_THREADS: usize = 1024;
 const MAX_CONNECTIONS: usize = 10_000_000;
+/// Longer, and the sketch would fill with addresses of an hour ago.
+const MAX_WINDOW: Duration = Duration::from_secs(60);
 const MAX_NETWORKS: usize = 10_000;
 /// Leaves room for the names of sockets in what a socket's path can be, 107 bytes.
 const MAX_RUNTIME_DIR: usize = 80;
@@ -34,6 +36,7 @@ pub(super) fn server(ctx: &Context<'_>, mut table: Table<'_>) -> Option<Server> 
         table.or("max_connections", default_connections(surroundings), |node| node.integer(1..=MAX_CONNECTIONS));
     let max_connections_per_address =
         table.optional("max_connections_per_address", |node| NonZeroUsize::new(node.integer(1..=MAX_CONNECTIONS)?));
+    let max_connection_rate_per_address = table.optional("max_connection_rate_per_address", connection_rate);
     let keep_underscore_headers = table.or("keep_underscore_headers", false, Node::boolean);
     let watch = table.or("watch", false, Node::boolean);
     table.finish(&[]);
@@ -45,9 +48,19 @@ pub(super) fn server(ctx: &Context<'_>, mut table: Table<'_>) -> Option<Server> 
         trusted_proxies: trusted_proxies?,
         max_connections: max_connections?,
         max_connections_per_address: max_connections_per_address?,
+        max_connection_rate_per_address: max_connection_rate_per_address?,
         keep_underscore_headers: keep_underscore_headers?,
         watch: watch?,
     })
+}
+
+fn connection_rate(node: &Node<'_>) -> Option<Rate> {
+    let rate = node.parse(quantity::rate)?;
+    if rate.per > MAX_WINDOW {
+        node.problem("a flood is over or has succeeded within an hour: count by the second or the minute");
+        return None;
+    }
+    Some(rate)
 }
 
 fn runtime_dir(node: &Node<'_>) -> Option<PathBuf> {

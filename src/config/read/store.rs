@@ -48,6 +48,10 @@ pub(super) fn store(table: &mut Table<'_>) -> Option<Option<Store>> {
         let message = "requests in flight are counted by each gateway alone: a store keeps rates";
         table.get("concurrent")?.problem_of_key(message);
     }
+    if table.has("quota") {
+        let message = "a quota is counted by each gateway alone: a store keeps rates";
+        table.get("quota")?.problem_of_key(message);
+    }
     let url = match table.one_of(&["redis_url", "redis_url_file"]) {
         Some(("redis_url", node)) => node.parse(url),
         Some((_, node)) => in_file(&node),

@@ -14,7 +14,7 @@ use super::node::Node;
 use super::table::Table;
 use super::{endpoints_file, file, queue, value};
 use crate::config::{
-    Balance, Certificate, Endpoint, EndpointAddress, Health, Host, Retry, RetryOn, Timeouts, Upstream,
+    Balance, Certificate, Endpoint, EndpointAddress, Health, Host, ProxyHeader, Retry, RetryOn, Timeouts, Upstream,
     UpstreamProtocol, UpstreamTls,
 };
 
@@ -42,6 +42,9 @@ pub(super) fn upstream(mut table: Table<'_>) -> Option<Upstream> {
     });
     let protocol = protocol(&mut table);
     let host = table.or("host", Host::Preserve, host);
+    let proxy_protocol = table.or("proxy_protocol", None, |node| {
+        node.word(&[("off", None), ("v1", Some(ProxyHeader::V1)), ("v2", Some(ProxyHeader::V2))], &[])
+    });
     let max_requests_per_endpoint =
         table.optional("max_requests_per_endpoint", |node| NonZeroU32::new(node.integer(1..=MAX_REQUESTS)?));
     let is_unbounded = !table.has("max_requests_per_endpoint");
@@ -60,6 +63,7 @@ pub(super) fn upstream(mut table: Table<'_>) -> Option<Upstream> {
         balance: balance?,
         protocol: protocol?,
         host: host?,
+        proxy_protocol: proxy_protocol?,
         max_requests_per_endpoint: max_requests_per_endpoint?,
         queue: queue?,
         tls: tls?,

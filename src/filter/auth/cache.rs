@@ -22,8 +22,8 @@ use crate::filter::prehashed::Prehashed;
 
 /// Locks, so that threads seldom wait for each other.
 const SHARDS: usize = 64;
-/// Tokens remembered by one provider.
-const MAX_ENTRIES: usize = 65_536;
+/// Most tokens that are remembered by one provider.
+pub const MAX_ENTRIES: usize = 65_536;
 /// What they may weigh together.
 const MAX_BYTES: usize = 64 << 20;
 /// What an entry weighs besides its claims: key, lifetime, counters of the `Arc`, its place in the table.

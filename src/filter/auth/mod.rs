@@ -36,6 +36,7 @@ use serde_json::{Map, Value};
 pub use self::api_key::KeyText;
 pub use self::authenticator::Authenticator;
 pub use self::basic::Credentials as BasicCredentials;
+pub use self::cache::MAX_ENTRIES as MAX_REMEMBERED;
 pub use self::carrier::{without_cookie, without_query};
 pub use self::counters::Counts;
 pub use self::jwt::{is_token, usable_keys};

@@ -8,16 +8,24 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Instant;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::header::RETRY_AFTER;
 use http::{HeaderName, HeaderValue};
 use serde_json::json;
 
 use super::{Limit, Permit, Place, Sample, Taken};
-use crate::config::{LimitKind, Name};
+use crate::config::{LimitKind, Name, Period};
 use crate::http::{Reason, Reply};
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+/// Of no standard: how much there is, how much is left, and the seconds until all of it is there again.
+const LEGACY: [HeaderName; 3] = [
+    HeaderName::from_static("x-ratelimit-limit"),
+    HeaderName::from_static("x-ratelimit-remaining"),
+    HeaderName::from_static("x-ratelimit-reset"),
+];
 /// Registered with IANA by the draft.
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
 
@@ -37,12 +45,35 @@ impl Policy {
                 let window = rate.per.as_secs_f64() / f64::from(rate.count.get()) * f64::from(burst.get());
                 format!("\"{name}\";q={burst};w={}", window.ceil().max(1.0))
             }
+            // The longest that it can be: who waits for `t` comes to its end.
+            LimitKind::Quota { count, period } => format!("\"{name}\";q={count};w={}", longest(period)),
             LimitKind::Concurrent(max) | LimitKind::Adaptive { max, .. } => {
                 format!("\"{name}\";q={max};qu=\"concurrent-requests\"")
             }
         };
         let value = HeaderValue::from_str(&item).expect("names and numbers are visible ASCII");
         Self { item, value }
+    }
+
+    fn of(&self, key: Option<[u8; 16]>) -> HeaderValue {
+        if key.is_none() {
+            return self.value.clone();
+        }
+        let mut item = self.item.clone();
+        partition(&mut item, key);
+        HeaderValue::from_str(&item).expect("base64 is visible ASCII")
+    }
+}
+
+/// Seconds of a period, or of the longest of its kind.
+fn longest(period: Period) -> u64 {
+    const DAY: u64 = 24 * 60 * 60;
+    match period {
+        Period::Minute => 60,
+        Period::Hour => 60 * 60,
+        Period::Day => DAY,
+        Period::Week => 7 * DAY,
+        Period::Month => 31 * DAY,
     }
 }
 
@@ -60,27 +91,25 @@ struct Standing {
     limit: Arc<Limit>,
     remaining: u32,
     reset: Option<u64>,
+    partition: Option<[u8; 16]>,
 }
 
 impl Admission {
-    pub(super) fn add(&mut self, limit: &Arc<Limit>, taken: Taken) {
+    pub(super) fn add(&mut self, limit: &Arc<Limit>, taken: Taken, partition: Option<[u8; 16]>) {
         let (remaining, reset) = match taken {
-            Taken::Rate { remaining, reset, .. } | Taken::Fleet { remaining, reset, .. } => (remaining, Some(reset)),
+            Taken::Local { remaining, reset, .. } | Taken::Fleet { remaining, reset, .. } => (remaining, Some(reset)),
             Taken::Permit { permit, remaining } => {
                 self.permits.push(permit);
                 (remaining, None)
             }
             Taken::Place { place, remaining } => {
                 self.places.push(place);
-                // What is found is another number the next moment: nothing that a client could plan by.
-                if matches!(limit.spec.kind, LimitKind::Adaptive { .. }) {
-                    return;
-                }
+                let Some(remaining) = remaining else { return };
                 (remaining, None)
             }
             Taken::Uncounted => return,
         };
-        let standing = Standing { limit: Arc::clone(limit), remaining, reset };
+        let standing = Standing { limit: Arc::clone(limit), remaining, reset, partition };
         // The most restrictive first, for clients that read one item only.
         let at = self.standings.partition_point(|other| other.remaining <= remaining);
         self.standings.insert(at, standing);
@@ -98,27 +127,57 @@ impl Admission {
             return;
         };
         if rest.is_empty() {
-            add(RATE_LIMIT_POLICY, first.limit.policy.value.clone());
+            add(RATE_LIMIT_POLICY, first.limit.policy.of(first.partition));
         } else {
-            let items: Vec<_> = self.standings.iter().map(|standing| &*standing.limit.policy.item).collect();
-            add(RATE_LIMIT_POLICY, HeaderValue::from_str(&items.join(", ")).expect("a list of such values"));
+            let mut items = String::new();
+            for standing in &self.standings {
+                if !items.is_empty() {
+                    items.push_str(", ");
+                }
+                items.push_str(&standing.limit.policy.item);
+                partition(&mut items, standing.partition);
+            }
+            add(RATE_LIMIT_POLICY, HeaderValue::from_str(&items).expect("a list of such values"));
         }
         let mut text = String::with_capacity(32 * self.standings.len());
         for (index, standing) in self.standings.iter().enumerate() {
             if index > 0 {
                 text.push_str(", ");
             }
-            item(&mut text, &standing.limit.name, standing.remaining, standing.reset);
+            item(&mut text, &standing.limit.name, standing.remaining, standing.reset, standing.partition);
         }
         add(RATE_LIMIT, HeaderValue::from_str(&text).expect("names and numbers are visible ASCII"));
+        if let Some(standing) = self.standings.iter().find(|standing| standing.limit.spec.legacy_headers) {
+            legacy(&standing.limit, standing.remaining, standing.reset, add);
+        }
     }
 }
 
-fn item(text: &mut String, name: &Name, remaining: u32, reset: Option<u64>) {
+/// They can tell of one limit: the most restrictive that is to tell.
+fn legacy(limit: &Limit, remaining: u32, reset: Option<u64>, add: &mut impl FnMut(HeaderName, HeaderValue)) {
+    let values = [Some(limit.most().get().into()), Some(remaining.into()), reset];
+    for (name, value) in LEGACY.into_iter().zip(values) {
+        if let Some(value) = value {
+            add(name, HeaderValue::from(value));
+        }
+    }
+}
+
+fn item(text: &mut String, name: &Name, remaining: u32, reset: Option<u64>, key: Option<[u8; 16]>) {
     // Writing to a string does not fail.
     let _ = write!(text, "\"{name}\";r={remaining}");
     if let Some(reset) = reset {
         let _ = write!(text, ";t={reset}");
+    }
+    partition(text, key);
+}
+
+/// A byte sequence (RFC 9651 section 3.3.5).
+fn partition(text: &mut String, key: Option<[u8; 16]>) {
+    if let Some(key) = key {
+        text.push_str(";pk=:");
+        STANDARD.encode_string(key, text);
+        text.push(':');
     }
 }
 
@@ -127,11 +186,12 @@ fn item(text: &mut String, name: &Name, remaining: u32, reset: Option<u64>) {
 pub struct Refusal {
     limit: Arc<Limit>,
     seconds: u64,
+    partition: Option<[u8; 16]>,
 }
 
 impl Refusal {
-    pub(super) fn new(limit: Arc<Limit>, seconds: u64) -> Self {
-        Self { limit, seconds: seconds.max(1) }
+    pub(super) fn new(limit: Arc<Limit>, seconds: u64, partition: Option<[u8; 16]>) -> Self {
+        Self { limit, seconds: seconds.max(1), partition }
     }
 
     /// Which limit it was.
@@ -142,6 +202,7 @@ impl Refusal {
     /// 429, or 503 where it is nobody's fault that too much is going on; with when to come back.
     pub fn reply(&self) -> Reply {
         let (reason, detail) = match self.limit.spec.kind {
+            LimitKind::Quota { .. } => (Reason::QuotaExceeded, "The quota of this period is used up: try again later."),
             LimitKind::Rate { .. } => (Reason::RateLimited, "Too many requests: try again later."),
             LimitKind::Concurrent(_) if !self.limit.spec.is_shared() => {
                 (Reason::ConcurrencyLimited, "Too many requests at once: try again later.")
@@ -149,13 +210,17 @@ impl Refusal {
             LimitKind::Concurrent(_) | LimitKind::Adaptive { .. } => return self.overloaded(),
         };
         let mut standing = String::new();
-        item(&mut standing, &self.limit.name, 0, Some(self.seconds));
-        Reply::problem(reason, detail)
+        item(&mut standing, &self.limit.name, 0, Some(self.seconds), self.partition);
+        let mut reply = Reply::problem(reason, detail)
             .member("type", json!(QUOTA_EXCEEDED))
             .member("violated-policies", json!([&*self.limit.name]))
             .header(RETRY_AFTER, HeaderValue::from(self.seconds))
-            .header(RATE_LIMIT_POLICY, self.limit.policy.value.clone())
-            .header(RATE_LIMIT, HeaderValue::from_str(&standing).expect("names and numbers are visible ASCII"))
+            .header(RATE_LIMIT_POLICY, self.limit.policy.of(self.partition))
+            .header(RATE_LIMIT, HeaderValue::from_str(&standing).expect("names and numbers are visible ASCII"));
+        if self.limit.spec.legacy_headers {
+            legacy(&self.limit, 0, Some(self.seconds), &mut |name, value| reply.headers.push((name, value)));
+        }
+        reply
     }
 
     fn overloaded(&self) -> Reply {

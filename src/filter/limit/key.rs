@@ -1,5 +1,6 @@
 //! From the parts of a request that a limit counts by to a key of fixed size.
 
+use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
 
@@ -13,6 +14,18 @@ use crate::http::network;
 pub(super) struct Key {
     pub(super) high: u64,
     pub(super) low: u64,
+}
+
+impl Key {
+    pub(super) fn bytes(self) -> [u8; 16] {
+        (u128::from(self.high) << 64 | u128::from(self.low)).to_be_bytes()
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}{:016x}", self.high, self.low)
+    }
 }
 
 /// The seed of one limit.

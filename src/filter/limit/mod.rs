@@ -1,4 +1,4 @@
-//! How much a caller may: rates (GCRA) and requests in flight, exact per key, bounded in memory.
+//! How much a caller may: rates (GCRA), quotas of the calendar and requests in flight, exact per key, bounded in memory.
 //!
 //! A stage of several limits is taken in two steps: each is reserved in turn, and a refusal by one gives back what the
 //! others took. So refused requests consume nothing, and the order in which limits are named does not matter.
@@ -6,12 +6,18 @@
 mod adaptive;
 mod answer;
 mod concurrency;
+mod cost;
+mod flood;
 mod gate;
 mod key;
+mod names;
+mod quota;
 mod rate;
 mod store;
+mod table;
 
 use std::future::Future;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,13 +27,16 @@ pub use self::adaptive::{Found, Sample};
 use self::answer::Policy;
 pub use self::answer::{Admission, Refusal};
 use self::concurrency::{Concurrency, Permit};
+pub use self::flood::Flood;
 pub use self::gate::{AdaptiveStats, QueueStats};
 use self::gate::{Gates, Place};
 use self::key::{Key, Seed};
+use self::names::Names;
+use self::quota::Quota;
 use self::rate::{Decision, Rate};
 use self::store::{Fleet, Ticket, Verdict};
 pub use self::store::{Links, StoreStats};
-use super::Facts;
+use super::{Clock, Facts};
 use crate::config::{self, LimitKind, Mode, Name, OnFull, OnStoreFailure, Problem};
 
 /// Work to be done in the background.
@@ -44,11 +53,14 @@ pub struct Limit {
     fleet: Option<Arc<Fleet>>,
     policy: Policy,
     counts: Counts,
+    /// Where operators may see what keys stand for
+    names: Option<Names>,
 }
 
 #[derive(Debug)]
 enum Meter {
     Rate(Rate),
+    Quota(Quota),
     Concurrency(Arc<Concurrency>),
     Gates(Arc<Gates>),
 }
@@ -56,6 +68,7 @@ enum Meter {
 #[derive(Debug, Default)]
 struct Counts {
     allowed: AtomicU64,
+    near: AtomicU64,
     refused: AtomicU64,
     shadowed: AtomicU64,
 }
@@ -65,6 +78,8 @@ struct Counts {
 pub struct Stats {
     /// Requests let through
     pub allowed: u64,
+    /// Those of them that left less than a tenth
+    pub near: u64,
     /// Requests refused
     pub refused: u64,
     /// Requests that would have been refused in mode `enforce`
@@ -77,13 +92,64 @@ pub struct Stats {
     pub full: u64,
 }
 
+/// What the limits of a request have to say to its operator.
+#[derive(Debug, Default)]
+pub struct Notes {
+    /// Which refused it
+    pub refused_by: Option<Name>,
+    /// Which would have, were they not in mode `shadow`
+    pub shadowed_by: Vec<Name>,
+    /// How long it stood in lines
+    pub waited: Duration,
+}
+
+/// A key that has taken much.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Busy {
+    /// What it stands for where that is shown and known, else its hash, which is another one in the next process
+    pub key: String,
+    /// How much of `most` is taken
+    pub used: u64,
+    /// What there is when nothing is
+    pub most: u32,
+}
+
 /// What one limit gave: to be kept, or given back.
 enum Taken {
-    Rate { key: Key, remaining: u32, reset: u64 },
-    Fleet { ticket: Ticket, remaining: u32, reset: u64 },
-    Permit { permit: Permit, remaining: u32 },
-    Place { place: Place, remaining: u32 },
+    Local {
+        key: Key,
+        cost: NonZeroU32,
+        mark: u64,
+        remaining: u32,
+        reset: u64,
+    },
+    Fleet {
+        ticket: Ticket,
+        remaining: u32,
+        reset: u64,
+    },
+    Permit {
+        permit: Permit,
+        remaining: u32,
+    },
+    /// Nothing remains to be told of where the limit finds itself
+    Place {
+        place: Place,
+        remaining: Option<u32>,
+    },
     Uncounted,
+}
+
+impl Taken {
+    fn remaining(&self) -> Option<u32> {
+        match self {
+            Self::Local { remaining, .. } | Self::Fleet { remaining, .. } | Self::Permit { remaining, .. } => {
+                Some(*remaining)
+            }
+            Self::Place { remaining, .. } => *remaining,
+            Self::Uncounted => None,
+        }
+    }
 }
 
 /// Why one limit refused: how long until it would not.
@@ -108,6 +174,7 @@ impl Limit {
     pub fn build(name: &Name, spec: &config::Limit, links: &Links) -> Result<Self, Problem> {
         let meter = match (spec.kind, spec.queue) {
             (LimitKind::Rate { rate, burst }, _) => Meter::Rate(Rate::new(rate, burst, spec.max_keys)),
+            (LimitKind::Quota { count, period }, _) => Meter::Quota(Quota::new(count, period, spec.max_keys)),
             (LimitKind::Concurrent(max), None) => Meter::Concurrency(Arc::new(Concurrency::new(max, spec.max_keys))),
             (LimitKind::Concurrent(max), queue) => {
                 Meter::Gates(Arc::new(Gates::fixed(max.get(), queue, spec.max_keys)))
@@ -128,6 +195,7 @@ impl Limit {
             meter,
             fleet,
             counts: Counts::default(),
+            names: spec.show_keys.then(Names::default),
         })
     }
 
@@ -154,6 +222,11 @@ impl Limit {
         &self.name
     }
 
+    /// How many keys it tracks at most.
+    pub fn max_keys(&self) -> usize {
+        self.spec.max_keys.get()
+    }
+
     /// Whether a part of its key is known only after the caller is.
     pub fn needs_identity(&self) -> bool {
         self.spec.key.iter().any(config::Selector::needs_identity)
@@ -163,12 +236,14 @@ impl Limit {
     pub fn stats(&self) -> Stats {
         let (keys, evicted, full) = match &self.meter {
             Meter::Rate(rate) => rate.stats(),
+            Meter::Quota(quota) => quota.stats(),
             Meter::Concurrency(concurrency) => concurrency.stats(),
             Meter::Gates(gates) => gates.stats(),
         };
         let keys = keys + self.fleet.as_ref().map_or(0, |fleet| fleet.keys());
         Stats {
             allowed: self.counts.allowed.load(Ordering::Relaxed),
+            near: self.counts.near.load(Ordering::Relaxed),
             refused: self.counts.refused.load(Ordering::Relaxed),
             shadowed: self.counts.shadowed.load(Ordering::Relaxed),
             keys,
@@ -184,36 +259,35 @@ impl Limit {
 
     /// How waiting goes, where one may wait.
     pub fn queue(&self) -> Option<QueueStats> {
-        match &self.meter {
-            Meter::Gates(gates) => gates.queue_stats(),
-            Meter::Rate(_) | Meter::Concurrency(_) => None,
-        }
+        self.gates()?.queue_stats()
     }
 
     /// What it has found, where it finds something.
     pub fn found(&self) -> Option<AdaptiveStats> {
+        self.gates()?.adaptive_stats()
+    }
+
+    fn gates(&self) -> Option<&Gates> {
         match &self.meter {
-            Meter::Gates(gates) => gates.adaptive_stats(),
-            Meter::Rate(_) | Meter::Concurrency(_) => None,
+            Meter::Gates(gates) => Some(gates),
+            Meter::Rate(_) | Meter::Quota(_) | Meter::Concurrency(_) => None,
         }
     }
 
-    fn reserve(&self, facts: &Facts<'_>, now: Instant) -> Result<Taken, Refused> {
+    fn reserve(&self, facts: &Facts<'_>, clock: Clock) -> Result<Taken, Refused> {
         let key = self.seed.key(&self.spec.key, facts);
+        let cost = self.cost(facts);
         match &self.meter {
-            Meter::Rate(rate) => match rate.take(key, now) {
-                Decision::Allow { remaining, reset } => Ok(Taken::Rate { key, remaining, reset }),
-                Decision::Refuse { seconds } => Err(Refused { seconds }),
-                Decision::Full => self.when_full(),
-            },
+            Meter::Rate(rate) => self.taken(key, cost, facts, rate.take(key, cost, clock.steady)),
+            Meter::Quota(quota) => self.taken(key, cost, facts, quota.take(key, cost, clock.wall)),
             Meter::Concurrency(concurrency) => match concurrency.enter(key) {
                 concurrency::Entry::Allow { permit, remaining } => Ok(Taken::Permit { permit, remaining }),
                 // Nobody knows when a request ends; a second is the shortest wait the field can say.
                 concurrency::Entry::Refuse => Err(Refused { seconds: 1 }),
                 concurrency::Entry::Full => self.when_full(),
             },
-            Meter::Gates(gates) => match gates.enter(key, now) {
-                gate::Entry::Allow { place, remaining } => Ok(Taken::Place { place, remaining }),
+            Meter::Gates(gates) => match gates.enter(key, clock.steady) {
+                gate::Entry::Allow { place, remaining } => Ok(self.placed(place, remaining)),
                 gate::Entry::Refuse => Err(Refused { seconds: 1 }),
                 gate::Entry::Full => self.when_full(),
             },
@@ -228,15 +302,74 @@ impl Limit {
         let begin = Instant::now();
         let came = gates.wait(self.seed.key(&self.spec.key, facts), queue, begin).await;
         *waited += begin.elapsed();
-        came.map(|(place, remaining)| Taken::Place { place, remaining }).map_err(|_| Refused { seconds: 1 })
+        came.map(|(place, remaining)| self.placed(place, remaining)).map_err(|_| Refused { seconds: 1 })
+    }
+
+    /// What is found is another number the next moment: nothing that a client could plan by, nor how near it is.
+    fn placed(&self, place: Place, remaining: u32) -> Taken {
+        let is_found = matches!(self.spec.kind, LimitKind::Adaptive { .. });
+        Taken::Place { place, remaining: (!is_found).then_some(remaining) }
+    }
+
+    fn taken(&self, key: Key, cost: NonZeroU32, facts: &Facts<'_>, decision: Decision) -> Result<Taken, Refused> {
+        if let Some(names) = &self.names
+            && !matches!(decision, Decision::Allow { remaining, .. } if !self.is_near(remaining))
+        {
+            names.remember(key, &self.spec.key, facts);
+        }
+        match decision {
+            Decision::Allow { remaining, reset, mark } => Ok(Taken::Local { key, cost, mark, remaining, reset }),
+            Decision::Refuse { seconds } => Err(Refused { seconds }),
+            Decision::Full => self.when_full(),
+        }
+    }
+
+    /// Not more than there ever is: what is dearer than all waits for all.
+    fn cost(&self, facts: &Facts<'_>) -> NonZeroU32 {
+        cost::of(&self.spec.cost, facts.request, self.most())
+    }
+
+    /// Less than a tenth is left.
+    fn is_near(&self, remaining: u32) -> bool {
+        u64::from(remaining) * 10 < u64::from(self.most().get())
+    }
+
+    /// By what the request is counted, for clients that are told; the same hash for the same key, and for nobody to
+    /// find out what it is of.
+    fn partition(&self, facts: &Facts<'_>) -> Option<[u8; 16]> {
+        self.spec.partition_key.then(|| match &self.fleet {
+            Some(fleet) => fleet.hash(facts),
+            None => self.seed.key(&self.spec.key, facts).bytes(),
+        })
+    }
+
+    /// The keys that have taken most, at most `count`. Looks through all of them, a shard at a time: for a person who
+    /// asks.
+    pub fn busiest(&self, count: usize) -> Vec<Busy> {
+        let busiest = match &self.meter {
+            Meter::Rate(rate) => rate.busiest(count, Instant::now()),
+            Meter::Quota(quota) => quota.busiest(count),
+            Meter::Concurrency(_) | Meter::Gates(_) => Vec::new(),
+        };
+        let name = |key: Key| self.names.as_ref().and_then(|names| names.find(key)).unwrap_or_else(|| key.to_string());
+        busiest.into_iter().map(|(key, used)| Busy { key: name(key), used, most: self.most().get() }).collect()
+    }
+
+    /// What there is when nothing is taken.
+    fn most(&self) -> NonZeroU32 {
+        match self.spec.kind {
+            LimitKind::Rate { burst, .. } => burst,
+            LimitKind::Quota { count, .. } => count,
+            LimitKind::Concurrent(max) | LimitKind::Adaptive { max, .. } => max,
+        }
     }
 
     /// The same where a store decides.
-    async fn reserve_of(&self, fleet: &Fleet, facts: &Facts<'_>, now: Instant) -> Result<Taken, Refused> {
-        match fleet.take(facts).await {
+    async fn reserve_of(&self, fleet: &Fleet, facts: &Facts<'_>, clock: Clock) -> Result<Taken, Refused> {
+        match fleet.take(facts, self.cost(facts)).await {
             Verdict::Allow { ticket, remaining, reset } => Ok(Taken::Fleet { ticket, remaining, reset }),
             Verdict::Refuse { seconds } => Err(Refused { seconds }),
-            Verdict::Failed(OnStoreFailure::Local) => self.reserve(facts, now),
+            Verdict::Failed(OnStoreFailure::Local) => self.reserve(facts, clock),
             Verdict::Failed(OnStoreFailure::Allow) => Ok(Taken::Uncounted),
             // Nobody knows when a store comes back; a second is the shortest wait the field can say.
             Verdict::Failed(OnStoreFailure::Deny) => Err(Refused { seconds: 1 }),
@@ -251,9 +384,12 @@ impl Limit {
     }
 
     /// A refusal by another limit of the stage: as if this one had not been asked. A permit returns itself.
-    async fn refund(&self, taken: &Taken) {
+    async fn refund(&self, taken: &Taken, clock: Clock) {
         match (&self.meter, &self.fleet, taken) {
-            (Meter::Rate(rate), _, Taken::Rate { key, .. }) => rate.give_back(*key),
+            (Meter::Rate(rate), _, Taken::Local { key, cost, mark, .. }) => {
+                rate.give_back(*key, *cost, *mark, clock.steady);
+            }
+            (Meter::Quota(quota), _, Taken::Local { key, cost, mark, .. }) => quota.give_back(*key, *cost, *mark),
             // Boxed, so that requests without a store do not carry the room for it.
             (_, Some(fleet), Taken::Fleet { ticket, .. }) => Box::pin(fleet.give_back(*ticket)).await,
             _ => {}
@@ -262,7 +398,7 @@ impl Limit {
 }
 
 /// Takes from every limit of a stage, [arranged] as they are, or from none. Waits for stores, and where there is a
-/// line: other limits of this gateway decide at once. `waited` grows by the time spent in lines.
+/// line: other limits of this gateway decide at once.
 ///
 /// Whoever waits is in flight for the limits that have let him pass, and has spent what they took: a client cannot have
 /// more requests in our lines than it may have at once. Who is refused in the end has all of it given back.
@@ -272,37 +408,42 @@ impl Limit {
 pub async fn admit(
     limits: &[Arc<Limit>],
     facts: &Facts<'_>,
-    now: Instant,
-    waited: &mut Duration,
+    clock: Clock,
+    notes: &mut Notes,
 ) -> Result<Admission, Refusal> {
     let mut taken: Vec<(&Arc<Limit>, Taken)> = Vec::with_capacity(limits.len());
     for limit in limits {
         let mut reserved = match &limit.fleet {
-            None => limit.reserve(facts, now),
-            Some(fleet) => Box::pin(limit.reserve_of(fleet, facts, now)).await,
+            None => limit.reserve(facts, clock),
+            Some(fleet) => Box::pin(limit.reserve_of(fleet, facts, clock)).await,
         };
         if reserved.is_err() && limit.spec.queue.is_some() && limit.spec.mode == Mode::Enforce {
             // Boxed, so that requests that do not wait do not carry the room for it.
-            reserved = Box::pin(limit.wait(facts, waited)).await;
+            reserved = Box::pin(limit.wait(facts, &mut notes.waited)).await;
         }
         match reserved {
             Ok(one) => taken.push((limit, one)),
             Err(_) if limit.spec.mode == Mode::Shadow => {
                 limit.counts.shadowed.fetch_add(1, Ordering::Relaxed);
+                notes.shadowed_by.push(limit.name.clone());
             }
             Err(refused) => {
                 limit.counts.refused.fetch_add(1, Ordering::Relaxed);
                 for (other, taken) in &taken {
-                    other.refund(taken).await;
+                    other.refund(taken, clock).await;
                 }
-                return Err(Refusal::new(Arc::clone(limit), refused.seconds));
+                notes.refused_by = Some(limit.name.clone());
+                return Err(Refusal::new(Arc::clone(limit), refused.seconds, limit.partition(facts)));
             }
         }
     }
     let mut admission = Admission::default();
     for (limit, taken) in taken {
         limit.counts.allowed.fetch_add(1, Ordering::Relaxed);
-        admission.add(limit, taken);
+        if taken.remaining().is_some_and(|remaining| limit.is_near(remaining)) {
+            limit.counts.near.fetch_add(1, Ordering::Relaxed);
+        }
+        admission.add(limit, taken, limit.partition(facts));
     }
     Ok(admission)
 }

@@ -2,14 +2,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Barrier;
 use std::sync::atomic::AtomicUsize;
-use std::time::Duration;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use futures_util::FutureExt;
 use http::{HeaderMap, Method};
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Rate, Selector};
+use crate::config::{Cost, Rate, Selector};
 use crate::http::Request;
 
 fn nonzero(value: u32) -> NonZeroU32 {
@@ -28,6 +28,10 @@ fn spec(count: u32, per: u64, burst: u32) -> config::Limit {
         on_full: OnFull::Allow,
         mode: Mode::Enforce,
         store: None,
+        cost: Cost::One,
+        legacy_headers: false,
+        partition_key: false,
+        show_keys: false,
     }
 }
 
@@ -37,8 +41,10 @@ fn limit(spec: &config::Limit) -> Arc<Limit> {
 
 /// Without a store nobody waits.
 fn admit(limits: &[Arc<Limit>], facts: &Facts<'_>, now: Instant) -> Result<Admission, Refusal> {
-    let mut waited = Duration::ZERO;
-    super::admit(limits, facts, now, &mut waited).now_or_never().expect("a decision at once")
+    let wall = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    super::admit(limits, facts, Clock { steady: now, wall }, &mut Notes::default())
+        .now_or_never()
+        .expect("a decision at once")
 }
 
 fn from<T>(client: IpAddr, then: impl FnOnce(&Facts<'_>) -> T) -> T {

@@ -3,6 +3,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::ProxyHeader;
+use crate::upstream::{Announced, announcement};
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -40,6 +42,31 @@ fn whole(bytes: &[u8]) -> Header {
     let (header, len) = parse(bytes).expect("well formed").expect("whole");
     assert_eq!(len, bytes.len());
     header
+}
+
+proptest! {
+    /// What upstreams are told is read by the same words.
+    #[test]
+    fn what_we_write_is_what_we_read(ends: (SocketAddr, SocketAddr), is_text: bool) {
+        let (source, destination) = ends;
+        let version = if is_text { ProxyHeader::V1 } else { ProxyHeader::V2 };
+        let bytes = announcement(version, Some(Announced { source, destination }));
+        let (header, length) = parse(&bytes).expect("a header").expect("whole");
+        prop_assert_eq!(length, bytes.len());
+        let read = header.ends.expect("with its ends");
+        for (read, told) in [(read.source, source), (read.destination, destination)] {
+            prop_assert_eq!((read.ip().to_canonical(), read.port()), (told.ip().to_canonical(), told.port()));
+        }
+    }
+}
+
+#[test]
+fn a_connection_of_our_own_names_nobody() {
+    for version in [ProxyHeader::V1, ProxyHeader::V2] {
+        let bytes = announcement(version, None);
+        let (header, length) = parse(&bytes).expect("a header").expect("whole");
+        assert_eq!((header.ends, length), (None, bytes.len()));
+    }
 }
 
 #[test]

@@ -19,8 +19,9 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{BError, Error, ErrorType};
 
 use super::Thresholds;
-use crate::config::{self, Problem, UpstreamProtocol};
+use crate::config::{self, Problem, ProxyHeader, UpstreamProtocol};
 use crate::upstream::endpoint::Endpoint;
+use crate::upstream::{announcement, dial};
 
 /// Who asks.
 const AGENT: HeaderValue = HeaderValue::from_static("tollgate-health");
@@ -37,6 +38,7 @@ pub(in crate::upstream) struct Check {
     interval: Duration,
     thresholds: Thresholds,
     speaks_h2: bool,
+    announces: Option<ProxyHeader>,
     needs_system_certificates: bool,
     /// Made by the first check, since it reads certificates from disk
     connector: OnceLock<Connector>,
@@ -55,6 +57,7 @@ impl Check {
             interval: spec.interval,
             thresholds: Thresholds { healthy_after: spec.healthy_after, unhealthy_after: spec.unhealthy_after },
             speaks_h2: upstream.protocol != UpstreamProtocol::Http1,
+            announces: upstream.proxy_protocol,
             needs_system_certificates: upstream.tls.as_ref().is_some_and(|tls| tls.ca.is_none()),
             connector: OnceLock::new(),
         })
@@ -99,6 +102,9 @@ impl Check {
         let mut peer = endpoint.peer().clone();
         if let Some(port) = self.port {
             peer._address.set_port(port);
+        }
+        if let Some(version) = self.announces {
+            dial::adapt(&mut peer, Some(announcement(version, None)), false);
         }
         // One stream a connection, so that no connection is kept for others to share.
         peer.options.max_h2_streams = 1;

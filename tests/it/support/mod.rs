@@ -12,6 +12,7 @@ pub(crate) mod h2;
 pub(crate) mod issuer;
 pub(crate) mod jwt;
 pub(crate) mod message;
+pub(crate) mod node;
 pub(crate) mod oidc;
 pub(crate) mod origin;
 pub(crate) mod process;

@@ -1,17 +1,15 @@
 //! A real OpenID provider, which is nobody's of ours: `oidc-provider` of npm, run by node (`tests/oidc`).
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rustix::fs::{FlockOperation, flock};
 use serde_json::Value;
 
 use super::client::Request;
+use super::node::installed;
 
 /// A provider that serves; it ends with this value.
 pub(crate) struct Provider {
@@ -25,16 +23,7 @@ impl Provider {
     /// Starts one. `None`, said loudly, on a machine that cannot have it; in CI that is a failure.
     #[track_caller]
     pub(crate) fn start() -> Option<Self> {
-        let Some(directory) = installed() else {
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "where everything has to be there is said by who runs the tests"
-            )]
-            let must = std::env::var_os("CI").is_some();
-            assert!(!must, "node and npm are not installed, or npm cannot install what tests/oidc names");
-            eprintln!("SKIPPED: node and npm are not installed, or npm cannot install what tests/oidc names");
-            return None;
-        };
+        let directory = installed("oidc")?;
         let mut child = Command::new("node")
             .arg("provider.mjs")
             .current_dir(directory)
@@ -106,18 +95,4 @@ impl Drop for Provider {
         drop(self.child.kill());
         drop(self.child.wait());
     }
-}
-
-/// Where it is, with all that it needs: what is missing is installed, once, whoever asks first.
-fn installed() -> Option<PathBuf> {
-    Command::new("node").arg("--version").stdout(Stdio::null()).status().ok()?;
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oidc");
-    let lock = File::open(directory.join("package-lock.json")).expect("part of the repository");
-    flock(&lock, FlockOperation::LockExclusive).expect("a file system with locks");
-    if !directory.join("node_modules/oidc-provider").exists() {
-        let mut npm = Command::new("npm");
-        npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&directory).stdin(Stdio::null());
-        npm.status().ok().filter(ExitStatus::success)?;
-    }
-    Some(directory)
 }

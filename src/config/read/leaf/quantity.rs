@@ -4,8 +4,8 @@ use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::config::Rate;
 use crate::config::read::complaint::Complaint;
+use crate::config::{Period, Rate};
 
 /// Most requests a rate can count.
 const MAX_COUNT: u32 = 1_000_000_000;
@@ -49,13 +49,24 @@ pub(crate) fn rate(text: &str) -> Result<Rate, Complaint> {
     let (count, period) = text.split_once('/').ok_or_else(|| Complaint::new(form))?;
     let seconds = PERIODS.iter().find(|(name, _)| *name == period).map(|(_, seconds)| *seconds);
     let seconds = seconds.ok_or_else(|| Complaint::new(form))?;
-    let count = digits(count).ok_or_else(|| Complaint::new(form))?;
-    let count = count.and_then(|count| u32::try_from(count).ok()).filter(|count| *count <= MAX_COUNT);
-    let Some(count) = count else {
-        return Err(Complaint::new("a rate can count to 1,000,000,000 at most"));
-    };
-    let count = NonZeroU32::new(count).ok_or_else(|| Complaint::new("zero is not possible here"))?;
+    let count = count_of(count, form, "a rate can count to 1,000,000,000 at most")?;
     Ok(Rate { count, per: Duration::from_secs(seconds) })
+}
+
+/// `"100000/month"`.
+pub(crate) fn quota(text: &str) -> Result<(NonZeroU32, Period), Complaint> {
+    let form = "a quota is a whole number, \"/\" and minute, hour, day, week or month: \"100000/month\"";
+    let (count, period) = text.split_once('/').ok_or_else(|| Complaint::new(form))?;
+    let period = Period::ALL.iter().find(|(name, _)| *name == period).map(|(_, period)| *period);
+    let period = period.ok_or_else(|| Complaint::new(form))?;
+    Ok((count_of(count, form, "a quota can be 1,000,000,000 at most")?, period))
+}
+
+fn count_of(text: &str, form: &'static str, most: &'static str) -> Result<NonZeroU32, Complaint> {
+    let count = digits(text).ok_or_else(|| Complaint::new(form))?;
+    let count = count.and_then(|count| u32::try_from(count).ok()).filter(|count| *count <= MAX_COUNT);
+    let count = count.ok_or_else(|| Complaint::new(most))?;
+    NonZeroU32::new(count).ok_or_else(|| Complaint::new("zero is not possible here"))
 }
 
 fn amount(text: &str, units: &[(&str, u64)], form: &str) -> Result<u64, Complaint> {

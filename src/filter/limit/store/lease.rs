@@ -73,8 +73,8 @@ pub(super) enum Spend {
     Refused { owed: u64 },
     /// Ask for so many, and say what came of it
     Lease(u32),
-    /// Ask for one: another request asks for the next share
-    One,
+    /// Ask for what it costs: another request asks for the next share, or what is held of this one is too little
+    Alone,
 }
 
 impl Leases {
@@ -92,15 +92,15 @@ impl Leases {
         }
     }
 
-    /// Spends one, or says what to ask. `patience` is how long whoever asks may take.
-    pub(super) fn spend(&self, hash: Hash, now: Instant, patience: Duration) -> Spend {
+    /// Spends `cost`, or says what to ask. `patience` is how long whoever asks may take.
+    pub(super) fn spend(&self, hash: Hash, cost: u32, now: Instant, patience: Duration) -> Spend {
         let mut shard = self.shard(hash).lock();
         let share = match shard.entry(Slot(hash)) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
                 if self.keys.fetch_add(1, Ordering::Relaxed) >= self.max_keys {
                     self.keys.fetch_sub(1, Ordering::Relaxed);
-                    return Spend::One;
+                    return Spend::Alone;
                 }
                 self.wake.notify_one();
                 let asking_until = Some(now + patience);
@@ -113,36 +113,38 @@ impl Leases {
                     refused_until: None,
                     asking_until,
                 });
-                return Spend::Lease(1);
+                return Spend::Lease(cost);
             }
         };
-        if share.held > 0 && now < share.end {
-            share.held -= 1;
+        if share.held >= cost && now < share.end {
+            share.held -= cost;
             return Spend::Paid { owed: share.owed.saturating_sub(self.terms.interval * u64::from(share.held)) };
         }
-        if share.refused_until.is_some_and(|until| now < until) {
+        // What is cheaper than what was refused may pass.
+        if share.refused_until.is_some_and(|until| now < until) && self.terms.wait(share.owed, cost) > 0 {
             return Spend::Refused { owed: share.owed };
         }
-        if share.asking_until.is_some_and(|until| now < until) {
-            return Spend::One;
+        let is_asked_for = share.asking_until.is_some_and(|until| now < until);
+        if is_asked_for || (share.held > 0 && now < share.end) {
+            return Spend::Alone;
         }
         share.size = if share.held > 0 { share.expire() } else { share.size.saturating_mul(2) };
         share.size = share.size.clamp(1, self.most);
         share.asking_until = Some(now + patience);
-        Spend::Lease(share.size)
+        Spend::Lease(share.size.max(cost))
     }
 
-    /// What the store said to [`Spend::Lease`], at `now`, the moment of asking: one of it is spent at once.
-    pub(super) fn leased(&self, hash: Hash, answer: Answer, now: Instant) {
+    /// What the store said to [`Spend::Lease`], at `now`, the moment of asking: `cost` of it is spent at once.
+    pub(super) fn leased(&self, hash: Hash, answer: Answer, cost: u32, now: Instant) {
         if let Some(share) = self.shard(hash).lock().get_mut(&Slot(hash)) {
             share.asking_until = None;
             share.owed = answer.owed;
             // What another one leased meanwhile, whom we thought gone.
             share.unspent = share.unspent.saturating_add(share.held);
-            share.held = answer.granted.saturating_sub(1);
+            share.held = answer.granted.saturating_sub(cost);
             share.end = now + LIFE;
             if answer.granted == 0 {
-                let wait = Duration::from_nanos(self.terms.wait(answer.owed));
+                let wait = Duration::from_nanos(self.terms.wait(answer.owed, cost));
                 share.refused_until = Some(now + wait.min(LIFE));
             }
         }
@@ -156,10 +158,10 @@ impl Leases {
     }
 
     /// A request that paid is refused by another limit: it goes back into the share, or to the store.
-    pub(super) fn give_back(&self, hash: Hash, now: Instant) -> bool {
+    pub(super) fn give_back(&self, hash: Hash, cost: u32, now: Instant) -> bool {
         match self.shard(hash).lock().get_mut(&Slot(hash)) {
             Some(share) if now < share.end => {
-                share.held += 1;
+                share.held += cost;
                 true
             }
             _ => false,
@@ -234,10 +236,10 @@ mod tests {
         let (leases, now) = (leases(TERMS, 10), Instant::now());
         let mut sizes = Vec::new();
         for _ in 0..12 {
-            let Spend::Lease(size) = leases.spend(KEY, now, PATIENCE) else { panic!("nothing is held") };
-            leases.leased(KEY, granted(size), now);
+            let Spend::Lease(size) = leases.spend(KEY, 1, now, PATIENCE) else { panic!("nothing is held") };
+            leases.leased(KEY, granted(size), 1, now);
             for _ in 1..size {
-                assert!(matches!(leases.spend(KEY, now, PATIENCE), Spend::Paid { .. }));
+                assert!(matches!(leases.spend(KEY, 1, now, PATIENCE), Spend::Paid { .. }));
             }
             sizes.push(size);
         }
@@ -247,11 +249,11 @@ mod tests {
     #[test]
     fn what_is_not_spent_in_time_is_given_back_once_and_never_spent() {
         let (leases, now) = (leases(TERMS, 10), Instant::now());
-        leases.spend(KEY, now, PATIENCE);
-        leases.leased(KEY, granted(10), now);
-        assert!(matches!(leases.spend(KEY, now, PATIENCE), Spend::Paid { .. }));
+        leases.spend(KEY, 1, now, PATIENCE);
+        leases.leased(KEY, granted(10), 1, now);
+        assert!(matches!(leases.spend(KEY, 1, now, PATIENCE), Spend::Paid { .. }));
         assert!(leases.sweep(now).is_empty());
-        assert!(matches!(leases.spend(KEY, now + LIFE, PATIENCE), Spend::Lease(_)));
+        assert!(matches!(leases.spend(KEY, 1, now + LIFE, PATIENCE), Spend::Lease(_)));
         assert_eq!(leases.sweep(now + LIFE), vec![(KEY, 8)]);
         assert!(leases.sweep(now + LIFE).is_empty());
         assert_eq!((leases.keys(), leases.sweep(now + 3 * LIFE), leases.keys()), (1, vec![], 0));
@@ -260,21 +262,36 @@ mod tests {
     #[test]
     fn one_request_asks_for_a_share_and_others_for_themselves() {
         let (leases, now) = (leases(TERMS, 10), Instant::now());
-        assert_eq!(leases.spend(KEY, now, PATIENCE), Spend::Lease(1));
-        assert_eq!(leases.spend(KEY, now, PATIENCE), Spend::One);
-        assert_eq!(leases.spend(KEY, now + PATIENCE, PATIENCE), Spend::Lease(2), "the first has left");
+        assert_eq!(leases.spend(KEY, 1, now, PATIENCE), Spend::Lease(1));
+        assert_eq!(leases.spend(KEY, 1, now, PATIENCE), Spend::Alone);
+        assert_eq!(leases.spend(KEY, 1, now + PATIENCE, PATIENCE), Spend::Lease(2), "the first has left");
         leases.failed(KEY);
-        assert_eq!(leases.spend(KEY, now + PATIENCE, PATIENCE), Spend::Lease(4));
+        assert_eq!(leases.spend(KEY, 1, now + PATIENCE, PATIENCE), Spend::Lease(4));
     }
 
     #[test]
     fn a_refusal_is_believed_for_a_moment() {
         let (leases, now) = (leases(TERMS, 10), Instant::now());
-        leases.spend(KEY, now, PATIENCE);
-        leases.leased(KEY, Answer { granted: 0, owed: TERMS.burst }, now);
+        leases.spend(KEY, 1, now, PATIENCE);
+        leases.leased(KEY, Answer { granted: 0, owed: TERMS.burst }, 1, now);
         let wait = Duration::from_nanos(TERMS.interval);
-        assert_eq!(leases.spend(KEY, now, PATIENCE), Spend::Refused { owed: TERMS.burst });
-        assert!(matches!(leases.spend(KEY, now + wait, PATIENCE), Spend::Lease(_)));
+        assert_eq!(leases.spend(KEY, 1, now, PATIENCE), Spend::Refused { owed: TERMS.burst });
+        assert!(matches!(leases.spend(KEY, 1, now + wait, PATIENCE), Spend::Lease(_)));
+    }
+
+    #[test]
+    fn what_costs_more_than_is_held_is_asked_for_alone_and_what_is_cheaper_than_a_refusal_may_pass() {
+        let (leases, now) = (leases(TERMS, 10), Instant::now());
+        assert_eq!(leases.spend(KEY, 5, now, PATIENCE), Spend::Lease(5));
+        leases.leased(KEY, granted(9), 5, now);
+        assert_eq!(leases.spend(KEY, 5, now, PATIENCE), Spend::Alone);
+        assert!(matches!(leases.spend(KEY, 3, now, PATIENCE), Spend::Paid { .. }));
+        assert!(leases.give_back(KEY, 3, now));
+        assert!(matches!(leases.spend(KEY, 4, now, PATIENCE), Spend::Paid { .. }));
+        assert_eq!(leases.spend(KEY, 5, now, PATIENCE), Spend::Lease(5));
+        leases.leased(KEY, Answer { granted: 0, owed: TERMS.burst - 2 * TERMS.interval }, 5, now);
+        assert!(matches!(leases.spend(KEY, 3, now, PATIENCE), Spend::Refused { .. }));
+        assert!(matches!(leases.spend(KEY, 2, now, PATIENCE), Spend::Lease(_)));
     }
 
     #[test]
@@ -283,12 +300,12 @@ mod tests {
         let slow = leases(Terms { interval: hour, burst: 1000 * hour }, 10);
         let now = Instant::now();
         for _ in 0..3 {
-            assert_eq!(slow.spend(KEY, now, PATIENCE), Spend::Lease(1));
-            slow.leased(KEY, Answer { granted: 1, owed: hour }, now);
+            assert_eq!(slow.spend(KEY, 1, now, PATIENCE), Spend::Lease(1));
+            slow.leased(KEY, Answer { granted: 1, owed: hour }, 1, now);
         }
         let full = leases(TERMS, 1);
-        assert_eq!(full.spend(KEY, now, PATIENCE), Spend::Lease(1));
-        assert_eq!(full.spend([8; 16], now, PATIENCE), Spend::One);
+        assert_eq!(full.spend(KEY, 1, now, PATIENCE), Spend::Lease(1));
+        assert_eq!(full.spend([8; 16], 1, now, PATIENCE), Spend::Alone);
         assert_eq!(full.keys(), 1);
     }
 }

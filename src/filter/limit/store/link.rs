@@ -90,9 +90,9 @@ impl Link {
         self.connection.load().is_some()
     }
 
-    /// Takes up to `wanted`.
-    pub(super) async fn take(&self, key: &[u8], terms: Terms, wanted: u32) -> Result<Answer, Failure> {
-        let ask = |mut connection| async move { self.script.take(&mut connection, key, terms, wanted).await };
+    /// Takes up to `wanted`, `least` at least or none.
+    pub(super) async fn take(&self, key: &[u8], terms: Terms, wanted: u32, least: u32) -> Result<Answer, Failure> {
+        let ask = |mut connection| async move { self.script.take(&mut connection, key, terms, wanted, least).await };
         self.ask(ask).await
     }
 
@@ -144,7 +144,7 @@ impl Link {
 
     /// Whether the server does what it will be asked: one that is full, or a replica, would only read.
     async fn probe(&self, mut connection: MultiplexedConnection) -> Result<(), String> {
-        let probe = self.script.take(&mut connection, PROBE_KEY, PROBE, 1);
+        let probe = self.script.take(&mut connection, PROBE_KEY, PROBE, 1, 1);
         match timeout(self.server.timeout, probe).await {
             Ok(answer) => answer.map(drop).map_err(|broken| told(&broken)),
             Err(_) => Err(format!("no answer within {:?}", self.server.timeout)),

@@ -10,6 +10,7 @@ mod link;
 mod measured;
 mod script;
 
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -68,9 +69,9 @@ pub(super) enum Verdict {
     Failed(OnStoreFailure),
 }
 
-/// What a request has taken.
+/// What a request has taken, and how much.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ticket(Hash);
+pub(super) struct Ticket(Hash, u32);
 
 /// The connections of a configuration: limits that name the same server, in the same way, share one.
 #[derive(Debug, Default)]
@@ -114,34 +115,35 @@ impl Fleet {
         })
     }
 
-    /// Takes one request from the budget of the fleet.
-    pub(super) async fn take(&self, facts: &Facts<'_>) -> Verdict {
-        let hash = self.keys.hash(facts);
+    /// Takes `cost` from the budget of the fleet.
+    pub(super) async fn take(&self, facts: &Facts<'_>, cost: NonZeroU32) -> Verdict {
+        let (hash, cost) = (self.keys.hash(facts), cost.get());
+        let ticket = Ticket(hash, cost);
         let Some(leases) = &self.leases else {
-            return self.verdict(hash, self.ask(hash, 1).await);
+            return self.verdict(ticket, self.ask(hash, cost, cost).await);
         };
         let now = Instant::now();
-        match leases.spend(hash, now, self.link.server().timeout) {
-            Spend::Paid { owed } => self.allow(hash, owed),
-            Spend::Refused { owed } => self.refuse(owed),
-            Spend::One => self.verdict(hash, self.ask(hash, 1).await),
+        match leases.spend(hash, cost, now, self.link.server().timeout) {
+            Spend::Paid { owed } => self.allow(ticket, owed),
+            Spend::Refused { owed } => self.refuse(owed, cost),
+            Spend::Alone => self.verdict(ticket, self.ask(hash, cost, cost).await),
             Spend::Lease(wanted) => {
-                let answer = self.ask(hash, wanted).await;
+                let answer = self.ask(hash, wanted, cost).await;
                 match answer {
-                    Ok(answer) => leases.leased(hash, answer, now),
+                    Ok(answer) => leases.leased(hash, answer, cost, now),
                     Err(_) => leases.failed(hash),
                 }
-                self.verdict(hash, answer)
+                self.verdict(ticket, answer)
             }
         }
     }
 
     /// Another limit of the stage refuses: as if this one had not been asked.
-    pub(super) async fn give_back(&self, Ticket(hash): Ticket) {
-        if self.leases.as_ref().is_some_and(|leases| leases.give_back(hash, Instant::now())) {
+    pub(super) async fn give_back(&self, Ticket(hash, cost): Ticket) {
+        if self.leases.as_ref().is_some_and(|leases| leases.give_back(hash, cost, Instant::now())) {
             return;
         }
-        let given = self.link.give_back(&self.keys.text(&hash), self.terms, 1).await;
+        let given = self.link.give_back(&self.keys.text(&hash), self.terms, cost).await;
         self.count(given.err());
     }
 
@@ -175,13 +177,18 @@ impl Fleet {
         }
     }
 
+    /// By what a caller is counted.
+    pub(super) fn hash(&self, facts: &Facts<'_>) -> Hash {
+        self.keys.hash(facts)
+    }
+
     /// Keys of which a share is held here.
     pub(super) fn keys(&self) -> u64 {
         self.leases.as_ref().map_or(0, |leases| leases.keys() as u64)
     }
 
-    async fn ask(&self, hash: Hash, wanted: u32) -> Result<Answer, Failure> {
-        let answer = self.link.take(&self.keys.text(&hash), self.terms, wanted).await;
+    async fn ask(&self, hash: Hash, wanted: u32, least: u32) -> Result<Answer, Failure> {
+        let answer = self.link.take(&self.keys.text(&hash), self.terms, wanted, least).await;
         self.count(answer.err());
         answer
     }
@@ -196,23 +203,23 @@ impl Fleet {
         count.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn verdict(&self, hash: Hash, answer: Result<Answer, Failure>) -> Verdict {
+    fn verdict(&self, ticket: Ticket, answer: Result<Answer, Failure>) -> Verdict {
         match answer {
-            Ok(Answer { granted: 0, owed }) => self.refuse(owed),
+            Ok(Answer { granted: 0, owed }) => self.refuse(owed, ticket.1),
             // What was granted besides is a share that is not spent yet.
             Ok(Answer { granted, owed }) => {
-                self.allow(hash, owed.saturating_sub(self.terms.interval * u64::from(granted - 1)))
+                self.allow(ticket, owed.saturating_sub(self.terms.interval * u64::from(granted - ticket.1)))
             }
             Err(_) => Verdict::Failed(self.on_failure),
         }
     }
 
-    fn allow(&self, hash: Hash, owed: u64) -> Verdict {
-        Verdict::Allow { ticket: Ticket(hash), remaining: self.terms.remaining(owed), reset: seconds(owed) }
+    fn allow(&self, ticket: Ticket, owed: u64) -> Verdict {
+        Verdict::Allow { ticket, remaining: self.terms.remaining(owed), reset: seconds(owed) }
     }
 
-    fn refuse(&self, owed: u64) -> Verdict {
-        Verdict::Refuse { seconds: seconds(self.terms.wait(owed)) }
+    fn refuse(&self, owed: u64, cost: u32) -> Verdict {
+        Verdict::Refuse { seconds: seconds(self.terms.wait(owed, cost)) }
     }
 }
 

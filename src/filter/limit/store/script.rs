@@ -8,15 +8,15 @@ use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
 
-/// `ARGV`: nanoseconds that earn one request, those that earn a burst, and how many requests are wanted; fewer than
-/// none are given back. One is granted if it can be. Of several at most half of what is there, so that who asks next
-/// finds something.
+/// `ARGV`: nanoseconds that earn one request, those that earn a burst, how many requests are wanted (fewer than none are
+/// given back), and how many at least. As many are granted if they can be, or none. Of more at most half of what is
+/// there, so that who asks next finds something.
 ///
 /// A clock that was set back earns nothing for as long, once. What is no such value is nothing: it is replaced.
 pub(super) const SCRIPT: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local interval, burst, wanted = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local interval, burst, wanted, least = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local owed = 0
 local kept = redis.pcall('GET', KEYS[1])
 if type(kept) == 'string' then
@@ -31,7 +31,7 @@ if wanted < 0 then
   granted = math.max(wanted, -math.ceil(owed / interval))
 else
   local left = math.floor((burst - owed) / interval)
-  granted = math.min(wanted, left, math.max(1, math.floor(left / 2)))
+  granted = left < least and 0 or math.max(least, math.min(wanted, math.floor(left / 2)))
 end
 if granted ~= 0 then
   owed = math.max(0, owed + granted * interval)
@@ -66,9 +66,10 @@ impl Terms {
         u32::try_from(self.burst.saturating_sub(owed) / self.interval).unwrap_or(u32::MAX)
     }
 
-    /// Nanoseconds until one would pass.
-    pub(super) fn wait(self, owed: u64) -> u64 {
-        owed.saturating_add(self.interval).saturating_sub(self.burst)
+    /// Nanoseconds until so many would pass.
+    pub(super) fn wait(self, owed: u64, cost: u32) -> u64 {
+        let price = self.interval.saturating_mul(u64::from(cost));
+        owed.saturating_add(price).saturating_sub(self.burst)
     }
 }
 
@@ -101,21 +102,22 @@ impl Script {
         Self { text: SCRIPT, name: digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect() }
     }
 
-    /// Takes up to `wanted` requests, one at least or none.
+    /// Takes up to `wanted` requests, `least` at least or none.
     pub(super) async fn take(
         &self,
         connection: &mut MultiplexedConnection,
         key: &[u8],
         terms: Terms,
         wanted: u32,
+        least: u32,
     ) -> Result<Answer, Broken> {
-        let value = self.run(connection, key, terms, i64::from(wanted)).await?;
+        let value = self.run(connection, key, terms, i64::from(wanted), least).await?;
         let Some((granted, owed)) = pair(&value) else { return Err(Broken::Nonsense) };
-        let granted = u32::try_from(granted).ok().filter(|granted| *granted <= wanted);
+        let granted = u32::try_from(granted).ok().filter(|granted| *granted == 0 || (least..=wanted).contains(granted));
         let owed = u64::try_from(owed).ok().filter(|owed| *owed <= terms.burst);
         match (granted, owed) {
-            // Nothing, where one would pass, is no answer either.
-            (Some(0), Some(owed)) if terms.wait(owed) == 0 => Err(Broken::Nonsense),
+            // Nothing, where it would pass, is no answer either.
+            (Some(0), Some(owed)) if terms.wait(owed, least) == 0 => Err(Broken::Nonsense),
             (Some(granted), Some(owed)) => Ok(Answer { granted, owed }),
             _ => Err(Broken::Nonsense),
         }
@@ -129,7 +131,7 @@ impl Script {
         terms: Terms,
         unspent: u32,
     ) -> Result<(), Broken> {
-        let value = self.run(connection, key, terms, -i64::from(unspent)).await?;
+        let value = self.run(connection, key, terms, -i64::from(unspent), 1).await?;
         pair(&value).map(drop).ok_or(Broken::Nonsense)
     }
 
@@ -140,10 +142,11 @@ impl Script {
         key: &[u8],
         terms: Terms,
         wanted: i64,
+        least: u32,
     ) -> Result<Value, RedisError> {
         let by = |verb: &str, script: &str| {
             let mut command = redis::cmd(verb);
-            command.arg(script).arg(1).arg(key).arg(terms.interval).arg(terms.burst).arg(wanted);
+            command.arg(script).arg(1).arg(key).arg(terms.interval).arg(terms.burst).arg(wanted).arg(least);
             command
         };
         match by("EVALSHA", &self.name).query_async(connection).await {

@@ -70,13 +70,18 @@ impl Drop for Server {
 }
 
 /// The script with a clock of ours.
-async fn at(connection: &mut MultiplexedConnection, terms: Terms, wanted: i64, micros: u64) -> (i64, u64) {
-    let text = SCRIPT.replace("redis.call('TIME')", "{ARGV[4], ARGV[5]}");
+async fn at(
+    connection: &mut MultiplexedConnection,
+    terms: Terms,
+    (wanted, least): (i64, u32),
+    micros: u64,
+) -> (i64, u64) {
+    let text = SCRIPT.replace("redis.call('TIME')", "{ARGV[5], ARGV[6]}");
     assert_ne!(text, SCRIPT, "there is a clock to replace");
     // Long after 1970, as a real one.
     let micros = micros + 1_800_000_000_000_000;
     let mut command = redis::cmd("EVAL");
-    command.arg(text).arg(1).arg(KEY).arg(terms.interval).arg(terms.burst).arg(wanted);
+    command.arg(text).arg(1).arg(KEY).arg(terms.interval).arg(terms.burst).arg(wanted).arg(least);
     command.arg(micros / 1_000_000).arg(micros % 1_000_000);
     let value: Value = command.query_async(connection).await.expect("an answer");
     let (granted, owed) = pair(&value).expect("two numbers");
@@ -99,7 +104,7 @@ fn the_script_decides_as_the_local_table_does() {
     let Some(server) = Server::start() else { return };
     let (runtime, connection) = connected(&server);
     // Real time must not expire a key of a case: each takes far less than its budget, which is a second or more.
-    let steps = proptest::collection::vec(0u64..3_000_000, 1..40);
+    let steps = proptest::collection::vec((0u64..3_000_000, 1u32..8), 1..40);
     let mut runner = TestRunner::new(Config::with_cases(64));
     runner
         .run(&(1u32..5, 10u32..100, steps), |(count, burst, steps)| {
@@ -111,15 +116,21 @@ fn the_script_decides_as_the_local_table_does() {
             let (start, mut now) = (Instant::now(), 0);
             runtime.block_on(async {
                 forget(&mut connection).await;
-                for step in steps {
+                for (step, cost) in steps {
                     now += step;
-                    let local = table.take(Key { high: 1, low: 1 }, start + Duration::from_micros(now));
-                    let (granted, owed) = at(&mut connection, terms, 1, now).await;
-                    let of_fleet = match granted {
-                        1 => Decision::Allow { remaining: terms.remaining(owed), reset: seconds(owed) },
-                        _ => Decision::Refuse { seconds: seconds(terms.wait(owed)) },
-                    };
-                    prop_assert_eq!(of_fleet, local, "at {}", now);
+                    let instant = start + Duration::from_micros(now);
+                    let local = table.take(Key { high: 1, low: 1 }, nonzero(cost), instant);
+                    let (granted, owed) = at(&mut connection, terms, (i64::from(cost), cost), now).await;
+                    match local {
+                        Decision::Allow { remaining, reset, .. } => {
+                            let of_fleet = (granted, terms.remaining(owed), seconds(owed));
+                            prop_assert_eq!(of_fleet, (i64::from(cost), remaining, reset), "at {}", now);
+                        }
+                        Decision::Refuse { seconds: wait } => {
+                            prop_assert_eq!((granted, seconds(terms.wait(owed, cost))), (0, wait), "at {}", now);
+                        }
+                        Decision::Full => prop_assert!(false, "one key has room"),
+                    }
                 }
                 Ok(())
             })
@@ -134,7 +145,7 @@ fn of_several_half_is_granted_and_what_comes_back_can_be_taken_again() {
     let hour = 3_600_000_000_000;
     let terms = Terms { interval: hour, burst: 100 * hour };
     runtime.block_on(async {
-        let take = async |connection: &mut MultiplexedConnection, wanted| at(connection, terms, wanted, 0).await;
+        let take = async |connection: &mut MultiplexedConnection, wanted| at(connection, terms, (wanted, 1), 0).await;
         assert_eq!(take(&mut connection, 80).await, (50, 50 * hour));
         assert_eq!(take(&mut connection, 10).await, (10, 60 * hour));
         assert_eq!(take(&mut connection, -5).await, (-5, 55 * hour));
@@ -143,6 +154,9 @@ fn of_several_half_is_granted_and_what_comes_back_can_be_taken_again() {
             assert_eq!(take(&mut connection, 1).await.0, 1);
         }
         assert_eq!(take(&mut connection, 1).await, (0, 100 * hour));
+        assert_eq!(take(&mut connection, -10).await, (-10, 90 * hour));
+        assert_eq!(at(&mut connection, terms, (20, 11), 0).await, (0, 90 * hour), "all that it costs, or nothing");
+        assert_eq!(at(&mut connection, terms, (20, 7), 0).await, (7, 97 * hour), "more than half, if it must be");
         // Another's value, or one of another type, is replaced.
         for command in ["SET", "LPUSH"] {
             forget(&mut connection).await;
