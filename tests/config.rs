@@ -88,6 +88,8 @@ key = ["client.address"]
 [upstreams.orders]
 endpoints = ["127.0.0.1:3000", "127.0.0.1:3001", "unix:/run/orders.sock"]
 health = { type = "http" }
+outlier = {}
+breaker = {}
 
 [routes.orders]
 auth = "corporate"

@@ -7,6 +7,7 @@ use super::Sources;
 use crate::config::Mode;
 use crate::snapshot::Snapshot;
 use crate::telemetry::Scrape;
+use crate::upstream::BreakerState;
 
 /// The whole answer to a scrape.
 pub(super) fn render(sources: &Sources, snapshot: &Snapshot) -> String {
@@ -15,6 +16,7 @@ pub(super) fn render(sources: &Sources, snapshot: &Snapshot) -> String {
         auth(scrape, snapshot);
         limits(scrape, snapshot);
         upstreams(scrape, snapshot);
+        protection(scrape, snapshot);
         endpoints(scrape, snapshot);
         certificates(scrape, snapshot);
     })
@@ -241,6 +243,51 @@ fn upstreams(scrape: &mut Scrape, snapshot: &Snapshot) {
             .iter()
             .flat_map(|(name, counts)| counts.retries.iter().map(|(reason, count)| (vec![*name, *reason], *count))),
     );
+    let binding = |name: &str| snapshot.upstreams.get(name).is_some_and(|upstream| upstream.sticky().is_some());
+    scrape.counter(
+        "tollgate_sticky_requests_total",
+        "Responses to clients that are bound to endpoints, by whether they came from the one.",
+        &["upstream", "result"],
+        upstreams
+            .iter()
+            .filter(|(name, _)| binding(name))
+            .flat_map(|(name, counts)| counts.sticky.iter().map(|(result, count)| (vec![*name, *result], *count))),
+    );
+}
+
+/// What keeps an upstream that fails from failing more.
+fn protection(scrape: &mut Scrape, snapshot: &Snapshot) {
+    let upstreams: Vec<_> = snapshot.upstreams.iter().map(|(name, upstream)| (&**name, upstream.counts())).collect();
+    scrape.counter(
+        "tollgate_retries_over_budget_total",
+        "Tries that failed and were not followed by another, since the budget for retries was spent.",
+        &["upstream"],
+        upstreams.iter().map(|(name, counts)| (vec![*name], counts.over_budget)),
+    );
+    scrape.counter(
+        "tollgate_ejections_total",
+        "Endpoints that were put out for what their answers were, by the key that asked for it.",
+        &["upstream", "reason"],
+        upstreams
+            .iter()
+            .flat_map(|(name, counts)| counts.ejections.iter().map(|(reason, count)| (vec![*name, *reason], *count))),
+    );
+    let breakers = snapshot.upstreams.iter().filter_map(|(name, upstream)| Some((&**name, upstream.breaker()?)));
+    let breakers: Vec<_> = breakers.collect();
+    scrape.gauge(
+        "tollgate_breaker_state",
+        "1 for what the breaker of an upstream is doing.",
+        &["upstream", "state"],
+        breakers.iter().flat_map(|(name, breaker)| {
+            BreakerState::ALL.map(|state| (vec![*name, state.name()], bit(breaker.state == state)))
+        }),
+    );
+    scrape.counter(
+        "tollgate_breaker_openings_total",
+        "How often the breaker of an upstream has opened.",
+        &["upstream"],
+        breakers.iter().map(|(name, breaker)| (vec![*name], breaker.openings)),
+    );
 }
 
 fn endpoints(scrape: &mut Scrape, snapshot: &Snapshot) {
@@ -269,10 +316,32 @@ fn endpoints(scrape: &mut Scrape, snapshot: &Snapshot) {
         endpoints.iter().map(|(name, endpoint)| (vec![*name, &*endpoint.address], bit(endpoint.suspect))),
     );
     scrape.gauge(
+        "tollgate_endpoint_ejected",
+        "1 while an endpoint is out for what its answers were.",
+        &labels,
+        endpoints.iter().map(|(name, endpoint)| (vec![*name, &*endpoint.address], bit(endpoint.ejected_for.is_some()))),
+    );
+    scrape.gauge(
         "tollgate_endpoint_requests_in_flight",
         "Requests that an endpoint is working on.",
         &labels,
         endpoints.iter().map(|(name, endpoint)| (vec![*name, &*endpoint.address], f64::from(endpoint.in_flight))),
+    );
+    scrape.gauge(
+        "tollgate_endpoint_weight",
+        "Share of the traffic, relative to the others of its tier; less than was written while it gets warm.",
+        &labels,
+        endpoints
+            .iter()
+            .map(|(name, endpoint)| (vec![*name, &*endpoint.address], f64::from(endpoint.weight_now) / 100.0)),
+    );
+    scrape.gauge(
+        "tollgate_endpoint_ewma_seconds",
+        "How long an endpoint takes to answer, where that decides.",
+        &labels,
+        endpoints
+            .iter()
+            .filter_map(|(name, endpoint)| Some((vec![*name, &*endpoint.address], endpoint.latency?.as_secs_f64()))),
     );
 }
 

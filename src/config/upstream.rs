@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{EndpointAddress, FileContent, Queue};
+use super::{Balance, EndpointAddress, FileContent, Name, Queue, Sticky};
 
 /// `[upstreams.NAME]`
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +19,12 @@ pub struct Upstream {
     pub nameservers: Vec<SocketAddr>,
     /// Default: round_robin
     pub balance: Balance,
+    /// Default: none
+    pub sticky: Option<Sticky>,
+    /// How long the share of a new or recovered endpoint grows; default: not at all
+    pub slow_start: Option<Duration>,
+    /// Where this gateway is: `[server] zone`
+    pub zone: Option<Name>,
     /// Default: http/1.1
     pub protocol: UpstreamProtocol,
     /// Default: preserve
@@ -37,6 +43,12 @@ pub struct Upstream {
     pub health: Option<Health>,
     /// `[upstreams.NAME.retry]`
     pub retry: Retry,
+    /// `[upstreams.NAME.outlier]`; default: none
+    pub outlier: Option<Outlier>,
+    /// `[upstreams.NAME.breaker]`; default: none
+    pub breaker: Option<Breaker>,
+    /// Default: refuse
+    pub when_all_down: WhenAllDown,
 }
 
 /// One entry of `endpoints`.
@@ -46,6 +58,10 @@ pub struct Endpoint {
     pub address: EndpointAddress,
     /// Share of the traffic, relative to the others; default: 1, at most 1000
     pub weight: u32,
+    /// A higher one is used as far as lower ones are not healthy enough; default: 0
+    pub priority: u8,
+    /// Where it is; default: nowhere in particular
+    pub zone: Option<Name>,
 }
 
 /// A file of endpoints, which is followed while the process runs.
@@ -55,15 +71,6 @@ pub struct EndpointsFile {
     pub path: PathBuf,
     /// What it held when the configuration was read; at least one
     pub endpoints: Vec<Endpoint>,
-}
-
-/// How an endpoint is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Balance {
-    /// Smooth weighted round robin
-    RoundRobin,
-    /// The less busy of two picked at random, by requests in flight over weight
-    LeastRequest,
 }
 
 /// The protocol spoken to the endpoints.
@@ -111,6 +118,8 @@ pub struct UpstreamTls {
 pub struct Timeouts {
     /// Default: 2s
     pub connect: Duration,
+    /// One try, from the request's last byte to the response's head; default: none
+    pub per_try: Option<Duration>,
     /// To the response's head; default: 30s
     pub first_byte: Duration,
     /// Between two reads or writes; default: 30s
@@ -119,25 +128,95 @@ pub struct Timeouts {
     pub keepalive: Duration,
 }
 
-/// `[upstreams.NAME.health]`, `type = "http"`
+/// `[upstreams.NAME.health]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Health {
-    /// The path asked for; default: "/"
-    pub path: String,
-    /// Host header; default: the endpoint's address
-    pub host: Option<String>,
+    /// `type`
+    pub kind: HealthKind,
     /// Default: the endpoint's
     pub port: Option<u16>,
-    /// Default: 200-299
-    pub expect_status: Vec<RangeInclusive<u16>>,
     /// Default: 5s
     pub interval: Duration,
+    /// While an endpoint is unhealthy; default: the interval
+    pub unhealthy_interval: Duration,
     /// Default: 1s
     pub timeout: Duration,
     /// Good answers in a row that make an endpoint healthy; default: 2
     pub healthy_after: NonZeroU32,
     /// Bad answers in a row that make it unhealthy; default: 3
     pub unhealthy_after: NonZeroU32,
+}
+
+/// What is asked, and which answer is a good one.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HealthKind {
+    /// `http`
+    Http {
+        /// The path asked for; default: "/"
+        path: String,
+        /// Host header; default: the endpoint's address
+        host: Option<String>,
+        /// Default: 200-299
+        expect_status: Vec<RangeInclusive<u16>>,
+        /// Text that the body has to hold; default: any body
+        expect_body: Option<String>,
+    },
+    /// `tcp`: a connection, TLS included where the upstream has it
+    Tcp,
+    /// `grpc`: `grpc.health.v1.Health/Check`
+    Grpc {
+        /// The service asked about; default: "", the server as a whole
+        service: String,
+        /// The authority; default: the endpoint's address
+        host: Option<String>,
+    },
+}
+
+/// `[upstreams.NAME.outlier]`: what requests themselves tell of an endpoint
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outlier {
+    /// In a row, no response or one from 500 on; default: 5
+    pub consecutive_failures: Option<NonZeroU32>,
+    /// In a row, no response or 502, 503 or 504; default: none
+    pub consecutive_gateway_errors: Option<NonZeroU32>,
+    /// Percentage points that its success rate may be below the mean of the others; default: none
+    pub success_rate_below: Option<u8>,
+    /// How many times the others' mean its time to the response's head may be; default: none
+    pub slower_than: Option<NonZeroU32>,
+    /// Requests within an interval that make a rate worth comparing; default: 100
+    pub min_requests: NonZeroU32,
+    /// How often rates are compared; default: 10s
+    pub interval: Duration,
+    /// The first ejection, times the number of those in a row; default: 30s
+    pub ejection: Duration,
+    /// The longest; default: 5m
+    pub max_ejection: Duration,
+    /// Percent of the endpoints that may be out at once; default: 50
+    pub max_ejected: u8,
+}
+
+/// `[upstreams.NAME.breaker]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Breaker {
+    /// Percent of failures that open it; default: 50
+    pub failures: u8,
+    /// Tries within the window that make a share; default: 20
+    pub min_requests: NonZeroU32,
+    /// Default: 10s
+    pub window: Duration,
+    /// Before the first trial; default: 5s
+    pub open_for: Duration,
+    /// Trials in a row that have to succeed; default: 3
+    pub trials: NonZeroU32,
+}
+
+/// What becomes of a request when every endpoint is unhealthy or ejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenAllDown {
+    /// 503
+    Refuse,
+    /// It is sent all the same: what is said of the endpoints may be wrong
+    Try,
 }
 
 /// `[upstreams.NAME.retry]`
@@ -147,8 +226,13 @@ pub struct Retry {
     pub max_retries: u32,
     /// Default: connect_failure and reset
     pub on: Vec<RetryOn>,
-    /// Methods that may be sent again after a reset; default: the idempotent ones (RFC 9110 section 9.2.2)
+    /// Methods that may be sent again although the endpoint may have acted on them; default: the idempotent ones
+    /// (RFC 9110 section 9.2.2)
     pub methods: Vec<http::Method>,
+    /// Percent of the upstream's requests that may be retries; default: 20
+    pub budget: Option<u8>,
+    /// Before the first retry of those that wait, doubled for each one after it; default: 25ms
+    pub backoff: Duration,
 }
 
 /// What is worth another try.
@@ -158,4 +242,8 @@ pub enum RetryOn {
     ConnectFailure,
     /// The connection broke before the first byte of the response
     Reset,
+    /// No response in time
+    Timeout,
+    /// A response with a status from the first to the last
+    Status(u16, u16),
 }

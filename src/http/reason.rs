@@ -124,18 +124,26 @@ reasons! {
     QueueFull = "queue_full", SERVICE_UNAVAILABLE, Some("connection_limit_reached");
     /// Every healthy endpoint was at its cap for as long as a request may wait
     QueueTimeout = "queue_timeout", SERVICE_UNAVAILABLE, Some("connection_limit_reached");
+    /// Most requests to the upstream fail, so that it is left alone for a while
+    BreakerOpen = "breaker_open", SERVICE_UNAVAILABLE, Some("destination_unavailable");
     /// The connection was refused or failed
     ConnectFailed = "connect_failed", BAD_GATEWAY, Some("connection_refused");
     /// The connection took too long
     ConnectTimeout = "connect_timeout", GATEWAY_TIMEOUT, Some("connection_timeout");
+    /// The TLS handshake with the upstream took too long
+    TlsTimeout = "tls_timeout", GATEWAY_TIMEOUT, Some("connection_timeout");
     /// TLS towards the upstream failed, a certificate that does not verify included
     UpstreamTls = "upstream_tls", BAD_GATEWAY, Some("tls_protocol_error");
     /// The connection broke before the response began
     UpstreamReset = "upstream_reset", BAD_GATEWAY, Some("connection_terminated");
     /// The response was not HTTP
     UpstreamProtocol = "upstream_protocol", BAD_GATEWAY, Some("http_protocol_error");
+    /// No response head in the time that one try has
+    TryTimeout = "try_timeout", GATEWAY_TIMEOUT, Some("http_response_timeout");
     /// No response head in time
     UpstreamTimeout = "upstream_timeout", GATEWAY_TIMEOUT, Some("http_response_timeout");
+    /// Nothing more of the response's body for too long
+    UpstreamIdle = "upstream_idle", GATEWAY_TIMEOUT, Some("connection_read_timeout");
     /// The whole exchange took longer than the route allows
     RequestTimeout = "request_timeout", GATEWAY_TIMEOUT, Some("http_response_timeout");
     /// The response broke off after it began

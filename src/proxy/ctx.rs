@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderMap, Method};
 
+use super::affinity::Affinity;
 use super::ahead::Reading;
 use crate::filter::limit::Admission;
 use crate::filter::{Clock, Passage};
@@ -73,8 +74,16 @@ pub struct Target {
 pub struct Attempts {
     /// Those that failed and were followed by another
     pub tried: Tried,
+    /// What the request would like, where the upstream asks
+    pub(super) affinity: Option<Affinity>,
     /// The endpoint in use; holding it counts as a request in flight there
     pub lease: Option<Lease>,
+    /// Where the next attempt goes, if that is decided already
+    pub next: Option<Lease>,
+    /// When the try in use is given up, if its head has not come
+    pub gives_up: Option<Instant>,
+    /// What is waited for before it
+    pub wait: Duration,
     /// What has been read of the response ahead of the client
     pub(super) reading: Option<Reading>,
     /// How many have been made
@@ -160,6 +169,11 @@ impl RequestCtx {
     /// Whether the whole exchange has taken too long.
     pub(super) fn is_overdue(&self, now: Instant) -> bool {
         self.attempt.last.is_some_and(|last| now >= last)
+    }
+
+    /// Whether the try in use has waited long enough for its head.
+    pub(super) fn has_waited(&self, now: Instant) -> bool {
+        self.progress.answered.is_none() && self.attempt.gives_up.is_some_and(|at| now >= at)
     }
 
     /// What remains for the whole exchange.

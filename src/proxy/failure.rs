@@ -11,7 +11,7 @@ use pingora_error::{Error, ErrorSource, ErrorType, RetryType};
 
 use super::ctx::{Progress, RequestCtx};
 use crate::http::{Reason, Reply};
-use crate::upstream::{Failure, Outcome, Unavailable};
+use crate::upstream::{Failure, Outcome, Unavailable, Upstream};
 
 /// Why an exchange failed.
 pub(super) fn reason(error: &Error, ctx: &RequestCtx, now: Instant) -> Reason {
@@ -22,6 +22,9 @@ pub(super) fn reason(error: &Error, ctx: &RequestCtx, now: Instant) -> Reason {
         return overdue(ctx);
     }
     match error.esource() {
+        // The connection's own patience shows as an error of reading.
+        ErrorSource::Upstream if *error.etype() == ErrorType::ReadError && ctx.has_waited(now) => Reason::TryTimeout,
+        ErrorSource::Upstream if is_late_handshake(error, ctx) => Reason::TlsTimeout,
         ErrorSource::Upstream => upstream(error.etype(), ctx),
         ErrorSource::Downstream if ctx.deadline.as_ref().is_some_and(|deadline| deadline.has_passed(now)) => {
             silence(ctx)
@@ -58,10 +61,18 @@ fn silence(ctx: &RequestCtx) -> Reason {
     }
 }
 
+/// Whether TCP was there in time and TLS was not. With rustls Pingora has one error for both, whose words alone differ.
+fn is_late_handshake(error: &Error, ctx: &RequestCtx) -> bool {
+    *error.etype() == ErrorType::ConnectTimedout
+        && error.context.as_ref().is_some_and(|context| context.as_str().starts_with("connecting to server"))
+        && ctx.upstream().is_some_and(|upstream| upstream.spec().tls.is_some())
+}
+
 fn upstream(error: &ErrorType, ctx: &RequestCtx) -> Reason {
     use ErrorType as E;
     match error {
-        E::ConnectTimedout | E::TLSHandshakeTimedout => Reason::ConnectTimeout,
+        E::ConnectTimedout => Reason::ConnectTimeout,
+        E::TLSHandshakeTimedout => Reason::TlsTimeout,
         E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::BindError | E::SocketError => {
             Reason::ConnectFailed
         }
@@ -69,6 +80,7 @@ fn upstream(error: &ErrorType, ctx: &RequestCtx) -> Reason {
         E::ReadTimedout if ctx.progress.stream && ctx.progress.answered.is_some() => Reason::StreamIdle,
         // The upstream may well be waiting for the rest of the request.
         E::ReadTimedout if !ctx.progress.request_done => Reason::ClientTimeout,
+        E::ReadTimedout if ctx.progress.answered.is_some() => Reason::UpstreamIdle,
         E::ReadTimedout | E::WriteTimedout => Reason::UpstreamTimeout,
         E::InvalidHTTPHeader | E::H1Error | E::InvalidH2 | E::H2Downgrade | E::HandshakeError => {
             Reason::UpstreamProtocol
@@ -90,11 +102,11 @@ pub(super) fn outcome(reason: Reason) -> Option<Outcome> {
     match reason {
         Reason::ConnectFailed => Some(Outcome::ConnectFailed),
         Reason::ConnectTimeout => Some(Outcome::ConnectTimeout),
-        Reason::UpstreamTls => Some(Outcome::TlsFailed),
+        Reason::UpstreamTls | Reason::TlsTimeout => Some(Outcome::TlsFailed),
         Reason::UpstreamReset => Some(Outcome::Reset),
         Reason::UpstreamProtocol => Some(Outcome::ProtocolError),
-        Reason::UpstreamTimeout | Reason::RequestTimeout => Some(Outcome::Timeout),
-        Reason::ResponseIncomplete => Some(Outcome::Incomplete),
+        Reason::TryTimeout | Reason::UpstreamTimeout | Reason::RequestTimeout => Some(Outcome::Timeout),
+        Reason::ResponseIncomplete | Reason::UpstreamIdle => Some(Outcome::Incomplete),
         _ => None,
     }
 }
@@ -109,15 +121,26 @@ pub(super) fn failure(reason: Reason, error: &Error, replayable: bool) -> Option
         {
             Some(Failure::Refused)
         }
-        Reason::ConnectFailed | Reason::ConnectTimeout | Reason::UpstreamTls => Some(Failure::Connect),
+        Reason::ConnectFailed | Reason::ConnectTimeout | Reason::UpstreamTls | Reason::TlsTimeout => {
+            Some(Failure::Connect)
+        }
         Reason::UpstreamReset if replayable => Some(Failure::Reset),
+        Reason::UpstreamProtocol if replayable => Some(Failure::Protocol),
+        Reason::TryTimeout if replayable => Some(Failure::Timeout),
+        // One that our patience with the client ended has used the client's time up.
+        Reason::UpstreamTimeout if replayable && *error.esource() == ErrorSource::Upstream => Some(Failure::Timeout),
         _ => None,
     }
 }
 
 /// What the client is told when no endpoint can be picked.
-pub(super) fn unavailable(unavailable: Unavailable) -> Reply {
+pub(super) fn unavailable(unavailable: Unavailable, upstream: &Upstream) -> Reply {
     match unavailable {
+        Unavailable::BreakerOpen => {
+            let seconds = upstream.breaker().map_or(1, |breaker| breaker.opens_in.as_secs() + 1);
+            Reply::problem(Reason::BreakerOpen, "The service behind this route fails too often to be asked now.")
+                .header(RETRY_AFTER, HeaderValue::from(seconds))
+        }
         // Only after a failed attempt, which then is what the client is told of.
         Unavailable::NoHealthyEndpoint | Unavailable::AllTried => {
             Reply::problem(Reason::NoHealthyEndpoint, "The service behind this route is not available.")
@@ -139,10 +162,12 @@ pub(super) fn reply(reason: Reason) -> Reply {
     let detail = match reason {
         Reason::ConnectFailed => "The service behind this route cannot be reached.",
         Reason::ConnectTimeout => "The service behind this route did not accept the connection in time.",
+        Reason::TlsTimeout => "The service behind this route did not complete the TLS handshake in time.",
         Reason::UpstreamTls => "The service behind this route could not be reached securely.",
         Reason::UpstreamReset => "The service behind this route closed the connection without an answer.",
         Reason::UpstreamProtocol => "The service behind this route did not answer in HTTP.",
-        Reason::UpstreamTimeout => "The service behind this route did not answer in time.",
+        Reason::TryTimeout | Reason::UpstreamTimeout => "The service behind this route did not answer in time.",
+        Reason::UpstreamIdle => "The service behind this route stopped sending its response.",
         Reason::RequestTimeout => "The request took longer than this route allows.",
         Reason::ClientTimeout => "The request's body did not arrive in time.",
         Reason::StreamIdle => "Nothing was sent in either direction for too long.",
@@ -172,6 +197,7 @@ mod tests {
         for (error, expected, outcome) in [
             (E::ConnectRefused, Reason::ConnectFailed, Outcome::ConnectFailed),
             (E::ConnectTimedout, Reason::ConnectTimeout, Outcome::ConnectTimeout),
+            (E::TLSHandshakeTimedout, Reason::TlsTimeout, Outcome::TlsFailed),
             (E::InvalidCert, Reason::UpstreamTls, Outcome::TlsFailed),
             (E::ReadTimedout, Reason::UpstreamTimeout, Outcome::Timeout),
             (E::InvalidHTTPHeader, Reason::UpstreamProtocol, Outcome::ProtocolError),
@@ -212,8 +238,14 @@ mod tests {
         assert_eq!(failure(Reason::ConnectFailed, &reset, false), Some(Failure::Connect));
         assert_eq!(failure(Reason::UpstreamReset, &reset, true), Some(Failure::Reset));
         assert_eq!(failure(Reason::UpstreamReset, &reset, false), None);
-        for reason in [Reason::UpstreamProtocol, Reason::UpstreamTimeout, Reason::ClientAborted, Reason::BodyTooLarge] {
+        assert_eq!(failure(Reason::UpstreamProtocol, &reset, true), Some(Failure::Protocol));
+        for reason in [Reason::RequestTimeout, Reason::ClientAborted, Reason::BodyTooLarge] {
             assert_eq!(failure(reason, &reset, true), None);
         }
+        let ours = Error::new_down(ErrorType::ReadTimedout);
+        assert_eq!(failure(Reason::UpstreamTimeout, &ours, true), None, "our patience, and the client's time");
+        let late = Error::new_up(ErrorType::ReadTimedout);
+        assert_eq!(failure(Reason::UpstreamTimeout, &late, true), Some(Failure::Timeout));
+        assert_eq!(failure(Reason::UpstreamTimeout, &late, false), None);
     }
 }

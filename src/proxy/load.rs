@@ -34,7 +34,15 @@ fn sample(response: &ResponseHeader, after: Option<Duration>) -> Sample {
 
 /// There was no head, and there will be none. What failed otherwise than by taking too long says nothing.
 pub(super) fn failed(ctx: &mut RequestCtx, reason: Reason, now: Instant) {
-    if matches!(reason, Reason::ConnectTimeout | Reason::UpstreamTimeout | Reason::RequestTimeout) {
+    let is_late = matches!(
+        reason,
+        Reason::ConnectTimeout
+            | Reason::TlsTimeout
+            | Reason::TryTimeout
+            | Reason::UpstreamTimeout
+            | Reason::RequestTimeout
+    );
+    if is_late {
         tell(ctx, Sample::Overloaded, now);
     }
 }

@@ -1,5 +1,7 @@
 //! The data plane: Pingora's phases, in the order it calls them, each delegating.
 
+mod affinity;
+mod again;
 mod ahead;
 mod answer;
 mod ctx;
@@ -97,12 +99,19 @@ impl ProxyHttp for Proxy {
         };
         // Its place is given back before another one is taken.
         ctx.attempt.lease = None;
+        again::wait(ctx).await;
         ctx.progress.request_done = session.is_body_done();
-        let patience = ctx.remaining(Instant::now());
-        let pick = upstream.pick(&ctx.attempt.tried, patience, &mut ctx.passage.notes.waited);
-        let picked = match upstream.spec().queue {
-            None => Some(pick.await),
-            Some(_) => line::unless_left(session, pick).await,
+        let wish = affinity::wish(session.req_header(), ctx, &upstream);
+        let picked = match ctx.attempt.next.take() {
+            Some(lease) => Some(Ok(lease)),
+            None => {
+                let patience = ctx.remaining(Instant::now());
+                let pick = upstream.pick_or_wait(&ctx.attempt.tried, wish, patience, &mut ctx.passage.notes.waited);
+                match upstream.spec().queue {
+                    None => Some(pick.await),
+                    Some(_) => line::unless_left(session, pick).await,
+                }
+            }
         };
         let picked = picked.ok_or_else(|| {
             ctx.reason = Some(Reason::ClientAborted);
@@ -111,7 +120,7 @@ impl ProxyHttp for Proxy {
         let lease = picked.map_err(|unavailable| {
             // After a failed attempt the client is told of that one, and of the end of all patience rather than of one.
             if ctx.reply.is_none() && !ctx.is_overdue(Instant::now()) {
-                ctx.reply = Some(failure::unavailable(unavailable));
+                ctx.reply = Some(failure::unavailable(unavailable, &upstream));
             }
             Error::new(ErrorType::Custom("no endpoint"))
         })?;
@@ -122,8 +131,11 @@ impl ProxyHttp for Proxy {
         let header = upstream.spec().proxy_protocol.map(|version| announcement(version, forward::ends(ctx)));
         let mut peer = lease.peer(header, session.is_upgrade_req());
         ahead::speak_http1(&mut peer.options);
-        ctx.attempt.lease = Some(lease);
         let now = Instant::now();
+        if ctx.attempt.count == 1 {
+            upstream.requested(&lease, now);
+        }
+        ctx.attempt.lease = Some(lease);
         ctx.attempt.began = Some(now);
         ctx.attempt.asked = ctx.progress.request_done.then_some(now);
         patience::attempt(&mut peer.options, ctx, upstream.spec(), now);
@@ -150,6 +162,7 @@ impl ProxyHttp for Proxy {
         ctx: &mut Box<RequestCtx>,
     ) -> Result<()> {
         ctx.attempt.reading = Reading::begin(digest);
+        patience::watch(ctx);
         Ok(())
     }
 
@@ -177,6 +190,10 @@ impl ProxyHttp for Proxy {
         if !session.was_upgraded() {
             ctx.progress.body_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
             ctx.progress.request_done |= end_of_stream;
+            // Without a body all of the time is the upstream's.
+            if let Some(lease) = ctx.attempt.lease.as_ref().filter(|_| end_of_stream && ctx.progress.body_bytes > 0) {
+                lease.asked();
+            }
             if ctx.route.as_ref().is_some_and(|route| !route.filters.size.allows(ctx.progress.body_bytes)) {
                 ctx.reason = Some(Reason::BodyTooLarge);
                 ctx.reply = Some(SizeLimit::reply());
@@ -186,6 +203,7 @@ impl ProxyHttp for Proxy {
         let now = Instant::now();
         if end_of_stream {
             ctx.attempt.asked = Some(now);
+            patience::sent(ctx, now);
         }
         patience::moved(ctx, now);
         Ok(())
@@ -205,14 +223,20 @@ impl ProxyHttp for Proxy {
             return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
         }
         let now = Instant::now();
-        ctx.progress.answered = Some(now);
         if let (Some(route), Some(began)) = (&ctx.route, ctx.attempt.began) {
             route.metrics.answered(now.saturating_duration_since(began));
         }
         if let Some(lease) = &ctx.attempt.lease {
             lease.observe(Outcome::Answered(response.status));
         }
+        if again::instead_of(response.status, session, ctx, now) {
+            return Err(Error::new_up(ErrorType::HTTPStatus(response.status.as_u16())));
+        }
         load::answered(ctx, response, now);
+        ctx.progress.answered = Some(now);
+        if let Some(reading) = &ctx.attempt.reading {
+            reading.be_patient();
+        }
         // The answer says whether it is a stream: a client that only claims so would be rid of the route's timeout.
         ctx.progress.stream = response.status == StatusCode::SWITCHING_PROTOCOLS || answer::is_stream(response);
         if ctx.progress.stream {
@@ -242,6 +266,7 @@ impl ProxyHttp for Proxy {
                 answer::clean(status, fields);
             }
             answer::decorate(fields, ctx);
+            affinity::remember(fields, ctx);
         });
         if status != StatusCode::SWITCHING_PROTOCOLS {
             self.let_go(session);
@@ -333,6 +358,11 @@ impl Proxy {
 /// An attempt failed: credits the endpoint, and decides whether there is another attempt. Pingora's own idea of it is
 /// never used.
 fn fail(session: &Session, ctx: &mut RequestCtx, mut error: Box<Error>, replayable: bool) -> Box<Error> {
+    if ctx.attempt.next.is_some() {
+        // Given up for another attempt: nothing has failed.
+        error.set_retry(true);
+        return error;
+    }
     let now = Instant::now();
     let mut reason = failure::reason(&error, ctx, now);
     let begun = answer::has_begun(session);
@@ -342,16 +372,12 @@ fn fail(session: &Session, ctx: &mut RequestCtx, mut error: Box<Error>, replayab
     if let (Some(lease), Some(outcome)) = (&ctx.attempt.lease, failure::outcome(reason)) {
         lease.observe(outcome);
     }
-    let failure = failure::failure(reason, &error, replayable).filter(|failure| {
-        let method = &session.req_header().method;
-        let policy = ctx.upstream().map(|upstream| upstream.retry());
-        !begun
-            && !ctx.is_overdue(now)
-            && policy.is_some_and(|policy| policy.decides(*failure, method, ctx.attempt.tried.len()))
-    });
-    match (failure, &ctx.attempt.lease) {
-        (Some(failure), Some(lease)) => {
+    let failure = failure::failure(reason, &error, replayable).filter(|_| !begun);
+    let wait = failure.and_then(|failure| again::after(failure, session, ctx, now));
+    match (failure.zip(wait), &ctx.attempt.lease) {
+        (Some((failure, wait)), Some(lease)) => {
             ctx.attempt.tried.add(lease, failure);
+            ctx.attempt.wait = wait;
             // If no endpoint is left, the client is told why this attempt failed.
             ctx.reply = Some(failure::reply(reason));
             error.set_retry(true);

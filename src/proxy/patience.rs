@@ -30,7 +30,9 @@ pub(super) fn begin(session: &mut Session, ctx: &RequestCtx) {
 }
 
 /// An attempt begins.
-pub(super) fn attempt(options: &mut PeerOptions, ctx: &RequestCtx, upstream: &config::Upstream, now: Instant) {
+pub(super) fn attempt(options: &mut PeerOptions, ctx: &mut RequestCtx, upstream: &config::Upstream, now: Instant) {
+    ctx.attempt.gives_up =
+        upstream.timeouts.per_try.filter(|_| ctx.progress.request_done).map(|patience| now + patience);
     let route_silence = ctx.route.as_ref().map_or(CLIENT_SILENCE, |route| route.stream_idle);
     if ctx.progress.stream {
         // Either direction keeps a stream alive, which a timeout of one direction cannot know.
@@ -59,6 +61,22 @@ fn read_timeout(
     let silence = timeouts.first_byte.max(timeouts.idle);
     let remaining = remaining.unwrap_or(Duration::MAX);
     if request_done || protocol == UpstreamProtocol::Http1 { silence.min(remaining) } else { remaining }
+}
+
+/// The request has been sent whole: from here on the try has its own patience, if the operator wants it.
+pub(super) fn sent(ctx: &mut RequestCtx, now: Instant) {
+    let per_try = ctx.upstream().and_then(|upstream| upstream.spec().timeouts.per_try);
+    if let (Some(patience), None) = (per_try, ctx.attempt.gives_up) {
+        ctx.attempt.gives_up = Some(now + patience);
+        watch(ctx);
+    }
+}
+
+/// Has the connection watch the patience of the try.
+pub(super) fn watch(ctx: &RequestCtx) {
+    if let (Some(at), Some(reading)) = (ctx.attempt.gives_up, &ctx.attempt.reading) {
+        reading.give_up_at(at);
+    }
 }
 
 /// The exchange is over; what remains is to take leave of the client, or to read what it was not asked for.
@@ -90,7 +108,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn timeouts(first_byte: u32, idle: u32) -> config::Timeouts {
-        config::Timeouts { connect: SECOND, first_byte: first_byte * SECOND, idle: idle * SECOND, keepalive: SECOND }
+        config::Timeouts { first_byte: first_byte * SECOND, idle: idle * SECOND, ..config::Timeouts::default() }
     }
 
     #[test]

@@ -4,24 +4,30 @@ use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
 use tokio::sync::{Notify, watch};
 
 use super::address::Address;
-use super::counters::{Counters, Counts, EndpointStatus};
+use super::balance::{self, Bond, Sticky, Wish};
+use super::breaker::BreakerState;
+use super::budget::Budget;
+use super::counters::{Counters, Counts, EndpointStatus, Stuck};
 use super::discovery::{self, Found, Resolver, Target};
 use super::endpoint::{Endpoint, Place, State};
 use super::endpoints::{Endpoints, Rules};
+use super::guard::Guard;
 use super::health::{self, Check};
 use super::lease::{Lease, Tried, Unavailable};
+use super::outlier;
 use super::queue::Queue;
-use super::retry::RetryPolicy;
+use super::retry::{Failure, RetryPolicy};
 use crate::config::{self, EndpointAddress, Name, Problem};
 
 /// Work to be done in the background.
@@ -34,6 +40,7 @@ pub struct Upstream {
     spec: config::Upstream,
     retry: RetryPolicy,
     template: HttpPeer,
+    sticky: Option<Sticky>,
     check: Option<Arc<Check>>,
     /// What requests read
     endpoints: ArcSwap<Endpoints>,
@@ -49,11 +56,25 @@ pub struct Upstream {
 #[derive(Clone, Debug)]
 struct Known {
     lineage: Arc<Lineage>,
+    /// Nothing was known before: who is found first is not new
+    is_beginning: bool,
     /// What the file of endpoints lists; only that of this version
     listed: Vec<config::Endpoint>,
     resolved: HashMap<Target, Vec<Found>>,
+    guard: Arc<Guard>,
     /// By address, as long as anybody holds them: an address that comes back finds its requests counted
     states: HashMap<Address, Weak<State>>,
+}
+
+/// A moment's view of a breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BreakerStatus {
+    /// What it is doing
+    pub state: BreakerState,
+    /// How often it has opened
+    pub openings: u64,
+    /// How much longer it refuses everything
+    pub opens_in: Duration,
 }
 
 /// What the successive versions of one upstream have in common.
@@ -62,8 +83,27 @@ pub(super) struct Lineage {
     pub(super) name: Name,
     pub(super) counters: Counters,
     pub(super) queue: Queue,
+    pub(super) budget: Budget,
+    /// Of the endpoints there are now: locked by those who put one out
+    pub(super) roster: Mutex<Vec<Arc<State>>>,
+    /// Requests in flight at all endpoints, where that decides
+    pub(super) in_flight: AtomicU32,
     /// Which version's tasks are at work; those of older ones end
     at_work: AtomicU64,
+}
+
+impl Lineage {
+    fn new(name: &Name, now: Instant) -> Self {
+        Self {
+            name: Arc::clone(name),
+            counters: Counters::default(),
+            queue: Queue::default(),
+            budget: Budget::new(now),
+            roster: Mutex::default(),
+            in_flight: AtomicU32::new(0),
+            at_work: AtomicU64::new(0),
+        }
+    }
 }
 
 impl Upstream {
@@ -79,31 +119,33 @@ impl Upstream {
             }
         }
         let check = spec.health.as_ref().map(|health| Check::build(health, spec)).transpose()?;
-        let lineage = Lineage {
-            name: Arc::clone(name),
-            counters: Counters::default(),
-            queue: Queue::default(),
-            at_work: AtomicU64::new(0),
-        };
-        let lineage = Arc::new(lineage);
+        let lineage = Arc::new(Lineage::new(name, Instant::now()));
+        let guard = Arc::new(Guard::build(name, spec, Instant::now()));
         let known = Known {
             lineage: Arc::clone(&lineage),
+            is_beginning: true,
             listed: listed.cloned().collect(),
             resolved: HashMap::new(),
+            guard: Arc::clone(&guard),
             states: HashMap::new(),
         };
+        let none = Endpoints::new([].into(), Rules::of(spec), (lineage, guard), None, seed());
         let upstream = Self {
             name: Arc::clone(name),
             retry: RetryPolicy::build(&spec.retry),
             template: super::peer::template(name, spec)?,
+            sticky: spec.sticky.as_ref().map(|sticky| Sticky::build(name, sticky)),
             check: check.map(Arc::new),
-            endpoints: ArcSwap::from_pointee(Endpoints::new([].into(), Rules::of(spec), lineage, 0, seed())),
+            endpoints: ArcSwap::from_pointee(none),
             unanswered: watch::Sender::new(targets(spec)),
             known: Mutex::new(known),
             changed: Arc::default(),
             spec: spec.clone(),
         };
-        upstream.rebuild(&mut upstream.known.lock());
+        let mut known = upstream.known.lock();
+        upstream.rebuild(&mut known);
+        known.is_beginning = !upstream.unanswered.borrow().is_empty();
+        drop(known);
         Ok(upstream)
     }
 
@@ -112,7 +154,13 @@ impl Upstream {
     pub fn inherit(&self, previous: &Upstream) {
         let inherited = previous.known.lock().clone();
         let mut known = self.known.lock();
-        *known = Known { listed: std::mem::take(&mut known.listed), ..inherited };
+        let mut guard = Guard::clone(&known.guard);
+        if previous.spec.breaker == self.spec.breaker {
+            guard.breaker.clone_from(&inherited.guard.breaker);
+        }
+        let listed = std::mem::take(&mut known.listed);
+        *known = Known { listed, guard: Arc::new(guard), ..inherited };
+        self.endpoints.store(previous.current());
         let targets = targets(&self.spec);
         known.resolved.retain(|target, _| targets.contains(target));
         self.unanswered.send_modify(|unanswered| unanswered.retain(|target| !known.resolved.contains_key(target)));
@@ -134,30 +182,91 @@ impl Upstream {
         &self.retry
     }
 
+    /// How clients are bound to endpoints, if they are.
+    pub fn sticky(&self) -> Option<&Sticky> {
+        self.sticky.as_ref()
+    }
+
     /// The next endpoint for a request that has failed at those `tried`; its place is taken until the lease drops.
-    /// Where there is a queue it waits for one, though not beyond `patience`; `waited` grows by the time it takes.
-    pub async fn pick(
+    /// Nobody waits for one here, not even where there is a queue: see [`Self::pick_or_wait`].
+    pub fn pick(&self, tried: &Tried, wish: Wish) -> Result<Lease, Unavailable> {
+        self.choose(tried, wish, Instant::now).inspect_err(|why| self.refused(*why))
+    }
+
+    /// [`Self::pick`] that waits for one where there is a queue, though not beyond `patience`; `waited` grows by the
+    /// time it takes.
+    pub async fn pick_or_wait(
         &self,
         tried: &Tried,
+        wish: Wish,
         patience: Option<Duration>,
         waited: &mut Duration,
     ) -> Result<Lease, Unavailable> {
-        let picked = match self.spec.queue {
-            None => self.pick_now(tried),
+        let Some(queue) = self.spec.queue else { return self.pick(tried, wish) };
+        let picked = match self.choose(tried, wish, Instant::now) {
             // Boxed, so that requests that do not wait do not carry the room for it.
-            Some(queue) => match self.pick_in_turn(tried) {
-                Err(Unavailable::EndpointsBusy) => Box::pin(self.wait(queue, tried, patience, waited)).await,
-                picked => picked,
-            },
+            Err(Unavailable::EndpointsBusy) => Box::pin(self.wait(queue, (tried, wish), patience, waited)).await,
+            picked => picked,
         };
-        if let Err(why) = picked {
-            self.endpoints.load().lineage().counters.refused(why);
-        }
-        picked
+        picked.inspect_err(|why| self.refused(*why))
     }
 
-    pub(super) fn pick_now(&self, tried: &Tried) -> Result<Lease, Unavailable> {
-        self.endpoints.load().pick(tried, Instant::now)
+    /// Those who wait come first.
+    fn choose(&self, tried: &Tried, wish: Wish, now: impl Fn() -> Instant + Copy) -> Result<Lease, Unavailable> {
+        let endpoints = self.endpoints.load();
+        if self.spec.queue.is_some() && !endpoints.lineage().queue.is_empty() {
+            return Err(Unavailable::EndpointsBusy);
+        }
+        endpoints.choose(tried, wish, now)
+    }
+
+    fn refused(&self, why: Unavailable) {
+        self.endpoints.load().lineage().counters.refused(why);
+    }
+
+    /// The cookie for a client that was served by `lease`, if it needs another than it has.
+    pub fn cookie(&self, lease: &Lease, bond: Option<Bond>, is_encrypted: bool) -> Option<HeaderValue> {
+        let (sticky, tag) = (self.sticky.as_ref()?, lease.endpoint().tag()?);
+        let stuck = match bond {
+            None => Stuck::New,
+            Some(bond) if bond.is_to(tag) => Stuck::Kept,
+            Some(_) if lease.is_away() => Stuck::Away,
+            Some(_) => Stuck::Moved,
+        };
+        lease.counters().stuck(stuck);
+        let needs_none = stuck == Stuck::Away || bond.is_some_and(|bond| bond.holds(tag));
+        (!needs_none).then(|| sticky.cookie(tag, SystemTime::now(), is_encrypted))
+    }
+
+    /// [`Self::pick`] for a request that has an answer already and would rather have another: notes that the try of
+    /// `lease` failed, but only if there is a place elsewhere and the budget has a retry left.
+    pub fn pick_another(
+        &self,
+        tried: &mut Tried,
+        lease: &Lease,
+        failure: Failure,
+        wish: Wish,
+        now: Instant,
+    ) -> Option<Lease> {
+        tried.note(lease, failure);
+        let next = self.choose(tried, wish, || now).ok().filter(|_| self.affords_retry(lease, now));
+        match next {
+            Some(_) => lease.counters().retried(failure),
+            None => tried.forget_last(),
+        }
+        next
+    }
+
+    /// The first try of a request begins: retries may be a share of these.
+    pub fn requested(&self, lease: &Lease, now: Instant) {
+        if self.retry.budget().is_some() {
+            lease.requested(now);
+        }
+    }
+
+    /// Whether the budget has a retry left, which is then taken.
+    pub fn affords_retry(&self, lease: &Lease, now: Instant) -> bool {
+        self.retry.budget().is_none_or(|percent| lease.affords_retry(percent, now))
     }
 
     pub(super) fn lineage(&self) -> Arc<Lineage> {
@@ -185,8 +294,14 @@ impl Upstream {
         if let Some(file) = &self.spec.endpoints_file {
             tasks.push(Box::pin(discovery::follow_list(owner.clone(), file.clone())));
         }
+        if let Some(outlier) = self.known.lock().guard.outlier.clone().filter(|outlier| outlier.compares_rates()) {
+            tasks.push(Box::pin(outlier::watch(owner.clone(), outlier)));
+        }
         if let Some(check) = &self.check {
-            tasks.push(Box::pin(health::watch(owner, Arc::clone(check))));
+            tasks.push(Box::pin(health::watch(owner.clone(), Arc::clone(check))));
+        }
+        if let Some(slow_start) = self.spec.slow_start {
+            tasks.push(Box::pin(balance::warm_up(owner, slow_start)));
         }
         tasks
     }
@@ -202,6 +317,13 @@ impl Upstream {
     /// The endpoints, for metrics and the admin side.
     pub fn endpoints(&self) -> Vec<EndpointStatus> {
         self.endpoints.load().all().iter().map(|endpoint| endpoint.status()).collect()
+    }
+
+    /// What its breaker is doing, if it has one.
+    pub fn breaker(&self) -> Option<BreakerStatus> {
+        let now = Instant::now();
+        let breaker = self.known.lock().guard.breaker.clone()?;
+        Some(BreakerStatus { state: breaker.state(now), openings: breaker.openings(), opens_in: breaker.opens_in(now) })
     }
 
     /// What was counted, since the process started.
@@ -228,6 +350,9 @@ impl Upstream {
             }
         }
         self.unanswered.send_if_modified(|unanswered| unanswered.remove(target));
+        if self.unanswered.borrow().is_empty() {
+            self.known.lock().is_beginning = false;
+        }
     }
 
     /// The file of endpoints lists others now.
@@ -257,15 +382,18 @@ impl Upstream {
 
     /// Replaces the endpoints by what is configured and known now.
     fn rebuild(&self, known: &mut Known) {
-        let places = places(self.spec.endpoints.iter().chain(&known.listed), &known.resolved);
+        let places = places(self.spec.endpoints.iter().chain(&known.listed), &known.resolved, self.spec.zone.as_ref());
         let all = places.into_iter().map(|place| {
             let state = known.state_of(&place.address);
-            Arc::new(Endpoint::new(place, &self.template, self.check.is_some(), (state, Arc::clone(&known.lineage))))
+            let tag = self.sticky.as_ref().map(|sticky| sticky.tag(&place.address.to_string()));
+            let (guard, lineage) = (Arc::clone(&known.guard), Arc::clone(&known.lineage));
+            Arc::new(Endpoint::new(place, &self.template, guard, (state, lineage)).with_tag(tag))
         });
         let all: Box<[_]> = all.collect();
-        let turn = self.endpoints.load().turn();
-        let lineage = Arc::clone(&known.lineage);
-        self.endpoints.store(Arc::new(Endpoints::new(all, Rules::of(&self.spec), lineage, turn, seed())));
+        let before = self.endpoints.load();
+        let shared = (Arc::clone(&known.lineage), Arc::clone(&known.guard));
+        *shared.0.roster.lock() = all.iter().map(|endpoint| Arc::clone(endpoint.state())).collect();
+        self.endpoints.store(Arc::new(Endpoints::new(all, Rules::of(&self.spec), shared, Some(&before), seed())));
         known.states.retain(|_, state| state.strong_count() > 0);
         if self.spec.queue.is_some() {
             known.lineage.queue.open();
@@ -279,7 +407,11 @@ impl Known {
         if let Some(state) = self.states.get(address).and_then(Weak::upgrade) {
             return state;
         }
-        let state = Arc::new(State::new(Instant::now()));
+        let now = Instant::now();
+        let state = Arc::new(State::new(now));
+        if !self.is_beginning {
+            state.begin_anew(now);
+        }
         self.states.insert(address.clone(), Arc::downgrade(&state));
         state
     }
@@ -305,6 +437,7 @@ impl Owner {
 fn places<'a>(
     endpoints: impl Iterator<Item = &'a config::Endpoint>,
     resolved: &HashMap<Target, Vec<Found>>,
+    zone: Option<&Name>,
 ) -> Vec<Place> {
     let mut places: Vec<Place> = Vec::new();
     let mut seen: HashMap<Address, usize> = HashMap::new();
@@ -329,7 +462,14 @@ fn places<'a>(
                 continue;
             }
             seen.insert(address.clone(), places.len());
-            places.push(Place { address, weight, authority });
+            places.push(Place {
+                address,
+                weight,
+                authority,
+                priority: endpoint.priority,
+                zone: endpoint.zone.clone(),
+                is_near: zone.is_some() && endpoint.zone.as_ref() == zone,
+            });
         }
     }
     places

@@ -1,12 +1,14 @@
 //! The right to use one endpoint once, and how that went.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use pingora_core::upstreams::peer::HttpPeer;
 
+use super::breaker::Permit;
+use super::counters::Counters;
 use super::endpoint::{Endpoint, State};
 use super::retry::Failure;
 
@@ -23,12 +25,20 @@ pub enum Unavailable {
     QueueTimeout,
     /// This request has been everywhere: what it gets is the failure it met there
     AllTried,
+    /// Most tries fail: the breaker refuses more of them for a while
+    BreakerOpen,
 }
 
 impl Unavailable {
     /// Every one, in the order of the counters.
-    pub const ALL: [Self; 5] =
-        [Self::NoHealthyEndpoint, Self::EndpointsBusy, Self::QueueFull, Self::QueueTimeout, Self::AllTried];
+    pub const ALL: [Self; 6] = [
+        Self::NoHealthyEndpoint,
+        Self::EndpointsBusy,
+        Self::QueueFull,
+        Self::QueueTimeout,
+        Self::AllTried,
+        Self::BreakerOpen,
+    ];
 
     /// Its name in logs and metrics.
     pub fn name(self) -> &'static str {
@@ -38,6 +48,7 @@ impl Unavailable {
             Self::QueueFull => "queue_full",
             Self::QueueTimeout => "queue_timeout",
             Self::AllTried => "all_tried",
+            Self::BreakerOpen => "breaker_open",
         }
     }
 }
@@ -83,9 +94,9 @@ impl Outcome {
     /// Its place in [`Self::RESULTS`].
     fn result(self) -> u8 {
         match self {
-            Self::Abandoned => 0,
+            Self::Abandoned => UNKNOWN,
             Self::Answered(status) if status.is_server_error() => 2,
-            Self::Answered(_) => 1,
+            Self::Answered(_) => WELL,
             Self::ConnectFailed => 3,
             Self::ConnectTimeout => 4,
             Self::TlsFailed => 5,
@@ -102,6 +113,11 @@ impl Outcome {
     }
 }
 
+/// The result of a try nobody has said anything of: that of [`Outcome::Abandoned`].
+const UNKNOWN: u8 = 0;
+/// That of an answer below 500.
+const WELL: u8 = 1;
+
 /// The right to use one endpoint once. Dropping it gives the endpoint's place back and counts the try.
 #[derive(Debug)]
 #[must_use = "a lease that is dropped is a place given back"]
@@ -109,12 +125,77 @@ pub struct Lease {
     endpoint: Arc<Endpoint>,
     /// Index of the last outcome's result; 0, abandoned, until there is one
     result: AtomicU8,
+    permit: Permit,
+    /// When it was made, where that is of interest
+    began: Option<Instant>,
+    /// Where latency decides
+    stopwatch: Option<Stopwatch>,
+    /// It is among the requests in flight of the whole upstream, which are counted where that decides
+    is_counted: bool,
+    /// The client is only away from the endpoint that it is bound to, which has no room at the moment
+    is_away: bool,
+}
+
+/// Tells an endpoint's average how long an answer took.
+#[derive(Debug)]
+struct Stopwatch {
+    began: Instant,
+    decay: Duration,
+    /// Nanoseconds after that: when the endpoint had all it needs to answer
+    asked: AtomicU64,
+    was_told: AtomicBool,
+}
+
+impl Stopwatch {
+    fn observe(&self, endpoint: &Endpoint, outcome: Outcome) {
+        let (now, ewma) = (Instant::now(), endpoint.ewma());
+        let asked = Duration::from_nanos(self.asked.load(Ordering::Relaxed));
+        let took = now.saturating_duration_since(self.began).saturating_sub(asked);
+        let was_told = self.was_told.swap(true, Ordering::Relaxed);
+        match outcome {
+            Outcome::Answered(status) if !status.is_server_error() => ewma.observe(took, now, self.decay),
+            Outcome::Abandoned if was_told => {}
+            Outcome::Abandoned => ewma.abandoned(took, now),
+            // How long a response ran before it broke off says nothing.
+            Outcome::Incomplete => ewma.failed(Duration::ZERO, now),
+            _ => ewma.failed(took, now),
+        }
+    }
 }
 
 impl Lease {
-    /// For an endpoint whose place has been reserved.
-    pub(super) fn new(endpoint: Arc<Endpoint>) -> Self {
-        Self { endpoint, result: AtomicU8::new(Outcome::Abandoned.result()) }
+    /// For an endpoint whose place has been reserved. `timed` is since when, where latency decides, and how long one is
+    /// remembered.
+    pub(super) fn new(
+        endpoint: Arc<Endpoint>,
+        permit: Permit,
+        timed: Option<(Instant, Duration)>,
+        is_counted: bool,
+        is_away: bool,
+    ) -> Self {
+        if is_counted {
+            endpoint.lineage().in_flight.fetch_add(1, Ordering::Relaxed);
+        }
+        let began = endpoint.guard().times().then(Instant::now);
+        let stopwatch = timed.map(|(began, decay)| Stopwatch {
+            began,
+            decay,
+            asked: AtomicU64::new(0),
+            was_told: AtomicBool::new(false),
+        });
+        Self { endpoint, result: AtomicU8::new(UNKNOWN), permit, began, stopwatch, is_counted, is_away }
+    }
+
+    /// The request has been sent whole: what was waited for until now was the client.
+    pub fn asked(&self) {
+        if let Some(stopwatch) = &self.stopwatch {
+            let after = stopwatch.began.elapsed().as_nanos();
+            stopwatch.asked.store(u64::try_from(after).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn is_away(&self) -> bool {
+        self.is_away
     }
 
     /// Where the request goes.
@@ -132,7 +213,10 @@ impl Lease {
 
     /// Says how the try went; call it as soon as it is known, and again if it went on to end otherwise.
     pub fn observe(&self, outcome: Outcome) {
-        self.result.store(outcome.result(), Ordering::Relaxed);
+        let before = self.result.swap(outcome.result(), Ordering::Relaxed);
+        if let Some(stopwatch) = &self.stopwatch {
+            stopwatch.observe(&self.endpoint, outcome);
+        }
         match outcome {
             Outcome::Answered(_) => self.endpoint.answered(),
             Outcome::ConnectFailed | Outcome::ConnectTimeout | Outcome::TlsFailed => {
@@ -141,13 +225,52 @@ impl Lease {
             // The endpoint took the connection. A reset is most often a pooled connection that it had just closed.
             Outcome::Reset | Outcome::Timeout | Outcome::ProtocolError | Outcome::Incomplete | Outcome::Abandoned => {}
         }
+        let guard = self.endpoint.guard();
+        match before {
+            UNKNOWN => guard.first(&self.endpoint, self.permit, outcome, self.began),
+            _ => guard.later(&self.endpoint, outcome),
+        }
+    }
+}
+
+impl Lease {
+    /// Counts the request as one that retries may be a share of.
+    pub(super) fn requested(&self, now: Instant) {
+        self.endpoint.lineage().budget.requested(now);
+    }
+
+    /// Takes a retry from the budget of the upstream.
+    pub(super) fn affords_retry(&self, percent: u8, now: Instant) -> bool {
+        let affordable = self.endpoint.lineage().budget.take(percent, now);
+        if !affordable {
+            self.counters().over_budget();
+        }
+        affordable
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        &self.endpoint.lineage().counters
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if let Some(stopwatch) = &self.stopwatch {
+            stopwatch.observe(&self.endpoint, Outcome::Abandoned);
+        }
+        if self.is_counted {
+            self.endpoint.lineage().in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+        let result = self.result.load(Ordering::Relaxed);
+        let guard = self.endpoint.guard();
+        match (result, &guard.breaker) {
+            (UNKNOWN, Some(breaker)) => breaker.give_back(self.permit),
+            (WELL, _) => guard.ended_well(&self.endpoint),
+            _ => {}
+        }
+        self.counters().finished(usize::from(result));
+        // Last: whoever waits for the place may be told that by another thread, and asks the breaker too.
         self.endpoint.release();
-        self.endpoint.counters().finished(usize::from(self.result.load(Ordering::Relaxed)));
     }
 }
 
@@ -158,8 +281,18 @@ pub struct Tried(Vec<(Arc<State>, Failure)>);
 impl Tried {
     /// Notes that the try of `lease` failed and that another one follows.
     pub fn add(&mut self, lease: &Lease, failure: Failure) {
-        lease.endpoint.counters().retried(failure);
+        lease.counters().retried(failure);
+        self.note(lease, failure);
+    }
+
+    /// Notes that the try of `lease` failed.
+    pub(super) fn note(&mut self, lease: &Lease, failure: Failure) {
         self.0.push((Arc::clone(lease.endpoint.state()), failure));
+    }
+
+    /// What was noted last is not so.
+    pub(super) fn forget_last(&mut self) {
+        self.0.pop();
     }
 
     /// How many tries have failed.

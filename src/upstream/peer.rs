@@ -99,9 +99,9 @@ fn set_protocol(options: &mut PeerOptions, spec: &config::Upstream) -> Result<()
 /// longer of `first_byte` and `idle`, so that it never cuts what the operator allowed; where they differ, the shorter
 /// is the caller's to keep. For a request that asks for a stream the caller raises it to the route's `stream_idle`.
 fn set_timeouts(options: &mut PeerOptions, timeouts: &config::Timeouts) {
+    // For TCP, and once more for TLS, so that the two can be told apart.
     options.connection_timeout = Some(timeouts.connect);
-    // The whole of it, TLS included: otherwise TCP and TLS could take the timeout each.
-    options.total_connection_timeout = Some(timeouts.connect);
+    options.total_connection_timeout = Some(timeouts.connect * 2);
     options.read_timeout = Some(timeouts.first_byte.max(timeouts.idle));
     options.write_timeout = Some(timeouts.idle);
     options.idle_timeout = Some(timeouts.keepalive);

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::balance::Wish;
 use super::group::Upstream;
 use super::lease::{Lease, Tried, Unavailable};
 use crate::config;
@@ -30,6 +31,11 @@ impl Queue {
         }
     }
 
+    /// Whether nobody has to be let in first.
+    pub(super) fn is_empty(&self) -> bool {
+        self.line.is_empty()
+    }
+
     /// How many wait, and how long all have waited.
     pub(super) fn stats(&self) -> (usize, Duration) {
         (self.line.length(), Duration::from_micros(self.micros.load(Ordering::Relaxed)))
@@ -37,25 +43,17 @@ impl Queue {
 }
 
 impl Upstream {
-    /// Those who wait come first.
-    pub(super) fn pick_in_turn(&self, tried: &Tried) -> Result<Lease, Unavailable> {
-        match self.lineage().queue.line.is_empty() {
-            true => self.pick_now(tried),
-            false => Err(Unavailable::EndpointsBusy),
-        }
-    }
-
     /// Waits until not all are busy, and has whatever it is then.
     pub(super) async fn wait(
         &self,
         spec: config::Queue,
-        tried: &Tried,
+        (tried, wish): (&Tried, Wish),
         patience: Option<Duration>,
         waited: &mut Duration,
     ) -> Result<Lease, Unavailable> {
         let lineage = self.lineage();
         let waiting = Waiting { queue: &lineage.queue, begin: Instant::now() };
-        let take = || match self.pick_now(tried) {
+        let take = || match self.current().choose(tried, wish, Instant::now) {
             Err(Unavailable::EndpointsBusy) => ControlFlow::Continue(()),
             picked => ControlFlow::Break(picked),
         };

@@ -5,15 +5,19 @@ mod support;
 // A request, from the door to the upstream and back.
 mod allowance; // what limits weigh, when they begin anew, and what is told of them
 mod auth; // who calls: judged here, told to the origin, and nobody else gets there
+mod balance; // who is next, and whose client stays where
+mod calamity; // services that die, freeze, break off, lie and flap beside a good one
 mod client_certificate; // who the client is by its certificate, and who is told
 mod connections; // how many of them one address may have, and how fast they may come
 mod cors; // browsers: what a preflight is told, and whose pages may read what
 mod discovery; // where requests go, when names, services and lists say otherwise, or an operator does
+mod failover; // upstreams that fail: who is put out, who is left alone
 mod faults; // upstreams that break, clients that dawdle, resources that run out
 mod fleet; // how much, for several gateways together, whatever becomes of their store
 mod forwarding; // what the upstream is told: addresses, hosts, ids, and nothing a client made up
 mod framing; // what has more than one reading is refused before anybody else reads it
 mod h2; // the same by HTTP/2, and what only HTTP/2 has
+mod health; // which endpoints are well, by what is asked of them
 mod hostile; // what a client may ask of us besides requests, and how long it may take
 mod limit; // how much: exact, and paid for only by what passed
 mod overload; // too much of everything: who waits, who is told to come back, and who still sees it

@@ -111,6 +111,122 @@ fn what_the_origin_answers_is_passed_on_even_if_it_is_an_error() {
     assert_eq!(origin.hits(), 1);
 }
 
+/// Counts, and answers everything with 503 and a body that says who it was.
+fn busy(name: &'static str) -> Origin {
+    Origin::scripted(move |_, connection| connection.reply(503, &[("retry-after", "7")], name))
+}
+
+#[test]
+fn a_listed_status_is_retried_elsewhere_before_the_client_sees_it() {
+    let (bad, good) = (busy("bad"), Origin::echoing_bodies());
+    let tollgate = before(&[bad.addr(), good.addr()], "retry = { on = [\"503\"] }");
+    for _ in 0..10 {
+        assert_eq!(tollgate.request("PUT", "/").body("whole").send().expect(200).text(), "whole");
+    }
+    let bads = bad.hits();
+    // A retry takes its turn too, so that either of them may come first each time.
+    assert!((5..=10).contains(&bads) && good.hits() == 10, "{bads}");
+    assert!(bad.requests().iter().all(|request| request.body == b"whole"));
+    tollgate.wait_for_metric("tollgate_retries_total{upstream=\"app\",reason=\"status\"}", bads as f64);
+    tollgate.wait_for_metric("tollgate_upstream_requests_total{upstream=\"app\",result=\"server_error\"}", bads as f64);
+}
+
+#[test]
+fn the_last_answer_reaches_the_client_as_the_origin_gave_it() {
+    let origins = [busy("one"), busy("two"), busy("three")];
+    let tollgate = before(&origins.each_ref().map(Origin::addr), "retry = { on = [\"5xx\"], max_retries = 10 }");
+    let response = tollgate.get("/").send().expect(503);
+    assert!(["one", "two", "three"].contains(&response.text().as_str()), "{}", response.text());
+    assert_eq!((response.header("retry-after"), response.header("proxy-status")), (Some("7"), None));
+    assert_eq!(origins.each_ref().map(Origin::hits), [1, 1, 1], "each endpoint once");
+    let line = tollgate.logged(&response);
+    assert_eq!((&line["attempts"], &line["reason"]), (&3.into(), &serde_json::Value::Null), "{line}");
+}
+
+#[test]
+fn a_status_is_passed_on_where_a_retry_could_do_harm_or_has_no_body_to_send() {
+    let origins = [busy(""), busy("")];
+    let tollgate = before(&origins.each_ref().map(Origin::addr), "retry = { on = [\"503\"], max_retries = 5 }");
+    let hits = || origins.iter().map(Origin::hits).sum::<usize>();
+    tollgate.post("/", "pay 100").send().expect(503);
+    assert_eq!(hits(), 1, "not idempotent");
+    tollgate.request("PUT", "/").body(vec![b'x'; 300_000]).send().expect(503);
+    assert_eq!(hits(), 2, "no longer there");
+    let alone = busy("");
+    let tollgate = before(&[alone.addr()], "retry = { on = [\"503\"], max_retries = 5 }");
+    tollgate.get("/").send().expect(503);
+    assert_eq!(alone.hits(), 1, "nobody else to ask");
+}
+
+#[test]
+fn a_status_of_an_h2_upstream_is_retried_too() {
+    let answering = |status: u16| {
+        H2Origin::scripted(None, move |_, mut respond| {
+            Box::pin(async move {
+                let response = http::Response::builder().status(status).body(()).expect("a status");
+                respond.send_response(response, true)?;
+                Ok(())
+            })
+        })
+    };
+    let (bad, good) = (answering(502), answering(204));
+    let tollgate = before(&[bad.addr(), good.addr()], "protocol = \"h2c\"\nretry = { on = [\"502\"] }");
+    for _ in 0..10 {
+        tollgate.get("/").send().expect(204);
+    }
+    assert!(bad.hits() >= 5 && good.hits() == 10);
+}
+
+#[test]
+fn retries_wait_no_longer_than_the_request_may_take() {
+    let origins = [busy("one"), busy("two")];
+    let retry = "retry = { on = [\"503\"], backoff = \"1s\" }";
+    let tollgate = before(&origins.each_ref().map(Origin::addr), retry);
+    tollgate.replace("upstream = \"app\"", "upstream = \"app\"\ntimeout = \"400ms\"");
+    tollgate.reload().succeeded();
+    let response = tollgate.get("/").send().expect(503);
+    assert_eq!(tollgate.logged(&response)["attempts"], 1);
+}
+
+#[test]
+fn a_storm_of_retries_ends_at_the_budget() {
+    const REQUESTS: usize = 200;
+    let origins = [busy(""), resetting(usize::MAX), busy("")];
+    let retry = "retry = { on = [\"reset\", \"503\"], max_retries = 10, backoff = \"1ms\", budget = \"20%\" }";
+    let tollgate = before(&origins.each_ref().map(Origin::addr), retry);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| (0..REQUESTS / 8).for_each(|_| drop(tollgate.get("/").send())));
+        }
+    });
+    let hits: usize = origins.iter().map(Origin::hits).sum();
+    // Thirty in ten seconds are free; a window that ended in between would bring thirty more.
+    assert!((REQUESTS + 30..=REQUESTS + REQUESTS / 5 + 60).contains(&hits), "{hits}");
+    assert!(tollgate.metric("tollgate_retries_over_budget_total{upstream=\"app\"}") > Some(0.0));
+    // The budget is the upstream's, not the configuration's.
+    tollgate.edit(|text| text.push_str("\n# another line\n"));
+    tollgate.reload().succeeded();
+    let before = tollgate.metric("tollgate_retries_total").unwrap_or_default();
+    (0..3).for_each(|_| drop(tollgate.get("/").send()));
+    assert!(tollgate.metric("tollgate_retries_total").unwrap_or_default() - before < 4.0);
+}
+
+#[test]
+fn a_timeout_is_retried_elsewhere_if_it_is_listed() {
+    let (silent, good) = (Origin::hanging(), Origin::echoing_bodies());
+    let upstream = "timeouts = { first_byte = \"300ms\", idle = \"300ms\" }\nretry = { on = [\"timeout\"] }";
+    let tollgate = before(&[silent.addr(), good.addr()], upstream);
+    for _ in 0..4 {
+        assert_eq!(tollgate.request("PUT", "/").body("whole").send().expect(200).text(), "whole");
+    }
+    let retries = silent.hits();
+    assert!((2..=4).contains(&retries), "{retries}");
+    let mut statuses: Vec<_> = (0..2).map(|_| tollgate.post("/", "pay 100").send().status()).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 504]);
+    tollgate.wait_for_metric("tollgate_retries_total{upstream=\"app\",reason=\"timeout\"}", retries as f64);
+}
+
 #[test]
 fn a_connection_that_the_origin_has_closed_meanwhile_costs_no_get() {
     let origin = Origin::scripted(|_, connection| {

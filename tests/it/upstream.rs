@@ -317,7 +317,7 @@ fn an_answer_that_stops_half_way_is_broken_off_where_the_client_can_see_it() {
         Tollgate::with(&to(&endpoint, "[upstreams.main.timeouts]\nfirst_byte = \"300ms\"\nidle = \"300ms\""));
     tollgate.get("/").try_send().expect_err("half an answer is none");
     let line = tollgate.logged_where("its line", |line| line["path"] == "/");
-    assert_eq!((&line["status"], &line["reason"]), (&200.into(), &"response_incomplete".into()));
+    assert_eq!((&line["status"], &line["reason"]), (&200.into(), &"upstream_idle".into()));
     assert_eq!(origin.hits(), 1);
 }
 

@@ -106,6 +106,7 @@ fn state(endpoint: &Endpoint, is_checked: bool) -> Cell<'static> {
     match (endpoint.healthy, endpoint.suspect, is_checked) {
         (false, ..) => Cell::Bad("unhealthy"),
         _ if endpoint.drained => Cell::Wary("drained".into()),
+        (true, ..) if endpoint.ejected_until.is_some() => Cell::Bad("ejected"),
         (true, true, _) => Cell::Wary("avoided for a moment".into()),
         (true, false, true) => Cell::Good("healthy"),
         (true, false, false) => Cell::text("not checked"),
@@ -223,9 +224,16 @@ mod tests {
         let endpoint = |healthy, suspect| Endpoint {
             address: "10.0.0.1:80".into(),
             weight: 1,
+            weight_now: 1.0,
+            priority: 0,
+            zone: None,
+            ewma_seconds: None,
             healthy,
             drained: false,
             suspect,
+            unhealthy_because: None,
+            ejected_until: None,
+            ejections: 0,
             requests_in_flight: 0,
         };
         assert!(matches!(state(&endpoint(false, true), true), Cell::Bad("unhealthy")));

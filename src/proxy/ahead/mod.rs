@@ -13,7 +13,7 @@ mod stream;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pingora_core::protocols::Digest;
@@ -23,6 +23,7 @@ pub use self::connector::Connector;
 pub(super) use self::connector::speak_http1;
 use super::ctx::{RequestCtx, is_http2};
 use super::patience::CLIENT_SILENCE;
+use crate::http::Deadline;
 
 /// What all workers together hold before every request is down to [`SCANTY`].
 const BUDGET: usize = 16 * 1024 * 1024;
@@ -101,6 +102,8 @@ pub(super) struct Ahead {
     unsent_counted: AtomicUsize,
     /// What the buffer has grown to that Pingora reads into: it has one for each response, which is there until its end
     buffer: AtomicUsize,
+    /// When a read gives up
+    patience: Deadline,
 }
 
 /// One response's use of a connection.
@@ -119,6 +122,7 @@ impl Ahead {
             copied: AtomicUsize::default(),
             unsent_counted: AtomicUsize::default(),
             buffer: AtomicUsize::default(),
+            patience: Deadline::default(),
         })
     }
 
@@ -149,6 +153,7 @@ impl Ahead {
 
     /// The response is over: nothing is coming any more, and its buffers are gone.
     fn rest(&self) {
+        self.patience.lift();
         for part in [&self.unsent, &self.copied] {
             part.store(0, Ordering::Relaxed);
         }
@@ -169,6 +174,16 @@ impl Reading {
     /// That of the connection with this digest; only connections to HTTP/1 upstreams are counted.
     pub(super) fn begin(digest: Option<&Digest>) -> Option<Self> {
         digest?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref::<Arc<Ahead>>().cloned().map(Self)
+    }
+
+    /// Reads fail from then on.
+    pub(super) fn give_up_at(&self, at: Instant) {
+        self.0.patience.allow(at, Duration::ZERO, None);
+    }
+
+    /// No longer.
+    pub(super) fn be_patient(&self) {
+        self.0.patience.lift();
     }
 
     /// Counts a piece for an h2 client until its memory is free again.

@@ -1,5 +1,6 @@
 //! A connection to an upstream that counts what is read from it, and reads no more at once than it may.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use pingora_core::protocols::{
 };
 use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
 use super::{Ahead, Budget, FULL};
 
@@ -29,6 +31,8 @@ pub(super) struct Counted {
     digest: Arc<ProxyDigest>,
     /// How many turns the next read has waited
     waited: u8,
+    /// Where somebody's patience has an end
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Counted {
@@ -37,13 +41,30 @@ impl Counted {
         // Pingora shows a connection's digest to the request that takes it: so the two find each other.
         let unused = Box::new(ResponseHeader::build(200, Some(0)).expect("a status"));
         let digest = Arc::new(ProxyDigest::new(unused, Some(Box::new(Arc::clone(&ahead)))));
-        Self { inner, ahead, digest, waited: 0 }
+        Self { inner, ahead, digest, waited: 0, timer: None }
+    }
+
+    /// Fails when it is time to give up, and wakes the task when that may be so.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(at) = self.ahead.patience.at() else {
+            self.timer = None;
+            return Ok(());
+        };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into())));
+        if timer.deadline().into_std() != at {
+            timer.as_mut().reset(at.into());
+        }
+        match timer.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
+            Poll::Pending => Ok(()),
+        }
     }
 }
 
 impl AsyncRead for Counted {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.poll_patience(cx)?;
         if buf.remaining() <= HEAD {
             return Pin::new(&mut this.inner).poll_read(cx, buf);
         }

@@ -1,6 +1,7 @@
 //! Whether an endpoint is fit to be used: the state machine, and the checks that feed it.
 
 mod check;
+mod grpc;
 mod watch;
 
 use std::num::NonZeroU32;

@@ -1,0 +1,95 @@
+//! What watches over the tries at an upstream, and what a finished try tells it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::breaker::{Breaker, Permit};
+use super::endpoint::Endpoint;
+use super::lease::Outcome;
+use super::outlier::Sign;
+use crate::config::{self, Name};
+
+/// One for all endpoints of an upstream.
+#[derive(Clone, Debug)]
+pub(super) struct Guard {
+    /// Whether health checks decide; without them nothing an earlier version learnt may keep an endpoint out
+    pub(super) checked: bool,
+    /// The same for ejections
+    pub(super) outlier: Option<Arc<config::Outlier>>,
+    pub(super) breaker: Option<Arc<Breaker>>,
+}
+
+impl Guard {
+    pub(super) fn build(name: &Name, spec: &config::Upstream, now: Instant) -> Self {
+        Self {
+            checked: spec.health.is_some(),
+            outlier: spec.outlier.clone().map(Arc::new),
+            breaker: spec.breaker.as_ref().map(|breaker| Breaker::new(name, breaker, now)),
+        }
+    }
+
+    /// Whether the time to a response's head is of interest.
+    pub(super) fn times(&self) -> bool {
+        self.outlier.as_ref().is_some_and(|outlier| outlier.slower_than.is_some())
+    }
+
+    /// The first outcome of a try, which is what counts: a response's head, or why there was none.
+    pub(super) fn first(&self, endpoint: &Endpoint, permit: Permit, outcome: Outcome, began: Option<Instant>) {
+        if self.outlier.is_none() && self.breaker.is_none() {
+            return;
+        }
+        let Some(sign) = sign(outcome) else { return };
+        let now = Instant::now();
+        if let Some(breaker) = &self.breaker {
+            breaker.settle(permit, sign == Sign::Good, now);
+        }
+        if let Some(outlier) = &self.outlier {
+            let took: Option<Duration> = began.map(|began| now.saturating_duration_since(began));
+            if let Some(why) = endpoint.state().record.observe(outlier, sign, took) {
+                endpoint.eject(outlier, why, now);
+            }
+        }
+    }
+
+    /// The try is over, and its answer was good to the end.
+    pub(super) fn ended_well(&self, endpoint: &Endpoint) {
+        if let Some(outlier) = &self.outlier {
+            endpoint.state().record.ended_well(outlier);
+        }
+    }
+
+    /// A later one: all that it can add is that the response broke off.
+    pub(super) fn later(&self, endpoint: &Endpoint, outcome: Outcome) {
+        if outcome != Outcome::Incomplete || (self.outlier.is_none() && self.breaker.is_none()) {
+            return;
+        }
+        let now = Instant::now();
+        if let Some(breaker) = &self.breaker {
+            breaker.failed(now);
+        }
+        if let Some(outlier) = &self.outlier
+            && let Some(why) = endpoint.state().record.broke(outlier)
+        {
+            endpoint.eject(outlier, why, now);
+        }
+    }
+}
+
+/// What an outcome says of the endpoint; nothing if it was not the endpoint's.
+fn sign(outcome: Outcome) -> Option<Sign> {
+    match outcome {
+        Outcome::Answered(status) => Some(match status.as_u16() {
+            502..=504 => Sign::GatewayError,
+            500.. => Sign::ServerError,
+            _ => Sign::Good,
+        }),
+        Outcome::ConnectFailed
+        | Outcome::ConnectTimeout
+        | Outcome::TlsFailed
+        | Outcome::Reset
+        | Outcome::Timeout
+        | Outcome::ProtocolError
+        | Outcome::Incomplete => Some(Sign::GatewayError),
+        Outcome::Abandoned => None,
+    }
+}
