@@ -69,6 +69,8 @@ struct Waits {
 pub struct QueueStats {
     /// Waiting now
     pub waiting: usize,
+    /// How many may
+    pub bound: usize,
     /// Those that came to wait, by how it went
     pub results: [(&'static str, u64); 4],
     /// How long they have waited, all together
@@ -80,6 +82,8 @@ pub struct QueueStats {
 pub struct AdaptiveStats {
     /// Of the key with the smallest limit
     pub found: Option<Found>,
+    /// What may be in flight of all keys now
+    pub allowed: u64,
     /// Of all keys
     pub in_flight: u64,
 }
@@ -190,11 +194,12 @@ impl Gates {
     }
 
     pub(super) fn queue_stats(&self) -> Option<QueueStats> {
-        self.queue?;
+        let length = self.queue?.length.get() as usize;
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let Waits { passed, timed_out, full, left, micros } = &self.waits;
         Some(QueueStats {
             waiting: self.waiting.load(Ordering::Relaxed),
+            bound: length.saturating_mul(self.max_keys).min(MAX_WAITING),
             results: [
                 ("passed", count(passed)),
                 ("timed_out", count(timed_out)),
@@ -209,10 +214,11 @@ impl Gates {
         if matches!(self.terms, Terms::Fixed(_)) {
             return None;
         }
-        let mut stats = AdaptiveStats { found: None, in_flight: 0 };
+        let mut stats = AdaptiveStats { found: None, allowed: 0, in_flight: 0 };
         for shard in &self.shards {
             for gate in shard.lock().values() {
                 stats.in_flight += u64::from(gate.in_flight.load(Ordering::Relaxed));
+                stats.allowed += u64::from(gate.limit());
                 if let Ceiling::Found(adaptive) = &gate.ceiling {
                     let found = adaptive.found();
                     if stats.found.is_none_or(|least| found.limit < least.limit) {

@@ -136,6 +136,19 @@ fn before_an_upstream_that_is_asked_too_much_it_finds_what_that_can_do() {
     }
 }
 
+/// The figures of `docs/limits.md`.
+#[test]
+fn before_an_upstream_that_does_100_at_once_it_is_there_within_two_seconds_and_settles_a_little_above() {
+    let mut simulation = Simulation::new(100, 10 * MILLI);
+    let result = simulation.run(2, 20_000.0);
+    assert!(result.largest >= 100, "{result:?}");
+    for _ in 0..20 {
+        simulation.run(5, 20_000.0);
+        let limit = simulation.adaptive.limit();
+        assert!((130..=165).contains(&limit), "{limit}");
+    }
+}
+
 #[test]
 fn it_follows_an_upstream_that_becomes_slower_smaller_and_whole_again() {
     let mut simulation = Simulation::new(100, 10 * MILLI);
