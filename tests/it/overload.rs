@@ -124,6 +124,23 @@ fn a_line_is_as_long_as_it_may_be_and_nobody_waits_for_longer_than_that() {
 }
 
 #[test]
+fn what_no_route_takes_may_have_waited_for_its_listener_and_is_logged_with_that() {
+    let (origin, gate) = Origin::gated("late");
+    let text = under("concurrent = 1\nkey = []\nqueue = 1\nqueue_timeout = \"30s\"", "", &origin)
+        .replace("limits = [\"busy\"]", "path = \"/here\"");
+    let tollgate = Tollgate::with(&format!("[listeners.http]\nlimits = [\"busy\"]\n{text}"));
+    let mut inside = begin(&tollgate, "/here");
+    wait::until("the first to arrive", || origin.hits() == 1);
+    let mut waiting = begin(&tollgate, "/nowhere");
+    tollgate.wait_for_metric(WAITING, 1.0);
+    gate.open();
+    inside.finish("GET").expect("answered").expect(200);
+    let response = waiting.finish("GET").expect("answered").expect(404);
+    let line = tollgate.logged(&response);
+    assert!(line["queued_ms"].as_f64() > Some(0.0), "{line}");
+}
+
+#[test]
 fn a_client_that_leaves_leaves_its_place_in_the_line_too() {
     for upstreams in [false, true] {
         let (origin, steps) = stepping();
