@@ -31,6 +31,7 @@ fn rate(count: u32, seconds: u64) -> Rate {
 fn limit(kind: LimitKind) -> [Arc<Limit>; 1] {
     let spec = config::Limit {
         kind,
+        queue: None,
         cost: Cost::One,
         key: vec![Selector::ClientAddress],
         max_keys: NonZeroUsize::new(MOST as usize).expect("not zero"),

@@ -69,6 +69,7 @@ pub(super) fn allowance(kind: &LimitKind) -> String {
             format!("{count} each {name}")
         }
         LimitKind::Concurrent(count) => format!("{count} at once"),
+        LimitKind::Adaptive { min, max } => format!("{min} to {max} at once, as found"),
     }
 }
 

@@ -3,11 +3,14 @@
 //! The busiest keys are looked for when somebody asks, so that no request pays for it. They are shown as hashes unless a
 //! limit says `show_keys`: what callers are counted by is who they are.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::describe;
-use crate::config::{self, Cost, Mode, OnFull, StoreMode};
-use crate::filter::limit::{Busy, Flood, Limit};
+use crate::config::{self, Cost, Mode, OnFull, Queue, StoreMode};
+use crate::filter::limit::{AdaptiveStats, Busy, Flood, Limit, QueueStats};
 use crate::snapshot::Snapshot;
 
 /// Keys shown of each limit.
@@ -39,6 +42,35 @@ pub(super) struct LimitDetail<'a> {
     evicted: u64,
     full: u64,
     busiest: Vec<BusyKey>,
+    /// Absent where nobody waits
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue: Option<Line>,
+    /// Absent where there is nothing to be found
+    #[serde(skip_serializing_if = "Option::is_none")]
+    adaptive: Option<Found>,
+}
+
+/// Those who wait for a place.
+#[derive(Debug, Serialize)]
+struct Line {
+    length: u32,
+    timeout_seconds: f64,
+    waiting: usize,
+    bound: usize,
+    results: BTreeMap<&'static str, u64>,
+    queued_seconds: f64,
+}
+
+/// What a limit has found; of its keys the one with the least. Nothing where no request has come yet.
+#[derive(Debug, Serialize)]
+struct Found {
+    requests_in_flight: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    concurrency: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    baseline_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sampled_seconds: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -100,6 +132,34 @@ impl<'a> LimitDetail<'a> {
             evicted: stats.evicted,
             full: stats.full,
             busiest: limit.busiest(BUSIEST).into_iter().map(BusyKey::from).collect(),
+            queue: spec.queue.zip(limit.queue()).map(Line::from),
+            adaptive: limit.found().map(Found::from),
+        }
+    }
+}
+
+impl From<(Queue, QueueStats)> for Line {
+    fn from((queue, stats): (Queue, QueueStats)) -> Self {
+        Self {
+            length: queue.length.get(),
+            timeout_seconds: queue.timeout.as_secs_f64(),
+            waiting: stats.waiting,
+            bound: stats.bound,
+            results: stats.results.into(),
+            queued_seconds: stats.waited.as_secs_f64(),
+        }
+    }
+}
+
+impl From<AdaptiveStats> for Found {
+    fn from(AdaptiveStats { found, in_flight, .. }: AdaptiveStats) -> Self {
+        // Zero is what was not measured yet.
+        let seconds = |latency: Duration| Some(latency.as_secs_f64()).filter(|_| !latency.is_zero());
+        Self {
+            requests_in_flight: in_flight,
+            concurrency: found.map(|found| found.limit),
+            baseline_seconds: found.and_then(|found| seconds(found.baseline)),
+            sampled_seconds: found.and_then(|found| seconds(found.sampled)),
         }
     }
 }

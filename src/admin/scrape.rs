@@ -136,6 +136,8 @@ fn limits(scrape: &mut Scrape, snapshot: &Snapshot) {
         &["limit"],
         limits.iter().map(|(name, stats)| (vec![*name], stats.full)),
     );
+    queues(scrape, snapshot);
+    adaptive(scrape, snapshot);
     let stores = snapshot.limits.iter().filter_map(|(name, limit)| Some((&**name, limit.store()?)));
     let stores: Vec<_> = stores.collect();
     scrape.counter(
@@ -154,6 +156,60 @@ fn limits(scrape: &mut Scrape, snapshot: &Snapshot) {
     );
 }
 
+/// Only those that have a line.
+fn queues(scrape: &mut Scrape, snapshot: &Snapshot) {
+    let queues = snapshot.limits.iter().filter_map(|(name, limit)| Some((&**name, limit.queue()?)));
+    let queues: Vec<_> = queues.collect();
+    scrape.gauge(
+        "tollgate_limit_waiting",
+        "Requests that wait in the lines of a limit.",
+        &["limit"],
+        queues.iter().map(|(name, stats)| (vec![*name], stats.waiting as f64)),
+    );
+    scrape.counter(
+        "tollgate_limit_waits_total",
+        "Requests that came to wait, by how it went: they passed, waited too long, found too many or left.",
+        &["limit", "result"],
+        queues
+            .iter()
+            .flat_map(|(name, stats)| stats.results.iter().map(|(result, count)| (vec![*name, *result], *count))),
+    );
+    scrape.seconds(
+        "tollgate_limit_queue_seconds_total",
+        "Time that requests have spent in the lines of a limit.",
+        &["limit"],
+        queues.iter().map(|(name, stats)| (vec![*name], stats.waited)),
+    );
+}
+
+/// Only those that find themselves.
+fn adaptive(scrape: &mut Scrape, snapshot: &Snapshot) {
+    let limits = snapshot.limits.iter().filter_map(|(name, limit)| Some((&**name, limit.found()?)));
+    let limits: Vec<_> = limits.collect();
+    scrape.gauge(
+        "tollgate_limit_requests_in_flight",
+        "Requests that wait for the head of their answer, of all keys of an adaptive limit.",
+        &["limit"],
+        limits.iter().map(|(name, stats)| (vec![*name], stats.in_flight as f64)),
+    );
+    let found: Vec<_> = limits.iter().filter_map(|(name, stats)| Some((*name, stats.found?))).collect();
+    scrape.gauge(
+        "tollgate_limit_concurrency",
+        "What an adaptive limit has found; of its keys the one with the least.",
+        &["limit"],
+        found.iter().map(|(name, found)| (vec![*name], f64::from(found.limit))),
+    );
+    scrape.gauge(
+        "tollgate_limit_latency_seconds",
+        "What that was found by: the latency with few in flight (baseline), and in the last window (sampled).",
+        &["limit", "kind"],
+        found.iter().flat_map(|(name, found)| {
+            [("baseline", found.baseline), ("sampled", found.sampled)]
+                .map(|(kind, latency)| (vec![*name, kind], latency.as_secs_f64()))
+        }),
+    );
+}
+
 fn upstreams(scrape: &mut Scrape, snapshot: &Snapshot) {
     let upstreams: Vec<_> = snapshot.upstreams.iter().map(|(name, upstream)| (&**name, upstream.counts())).collect();
     scrape.counter(
@@ -164,6 +220,20 @@ fn upstreams(scrape: &mut Scrape, snapshot: &Snapshot) {
             let results = counts.results.iter().chain(&counts.refused);
             results.map(|(result, count)| (vec![*name, *result], *count))
         }),
+    );
+    let queues = snapshot.upstreams.iter().filter_map(|(name, upstream)| Some((&**name, upstream.queue()?)));
+    let queues: Vec<_> = queues.collect();
+    scrape.gauge(
+        "tollgate_upstream_waiting",
+        "Requests that wait for a place at an endpoint.",
+        &["upstream"],
+        queues.iter().map(|(name, (waiting, _))| (vec![*name], *waiting as f64)),
+    );
+    scrape.seconds(
+        "tollgate_upstream_queue_seconds_total",
+        "Time that requests have waited for a place at an endpoint.",
+        &["upstream"],
+        queues.iter().map(|(name, (_, waited))| (vec![*name], *waited)),
     );
     scrape.counter(
         "tollgate_retries_total",

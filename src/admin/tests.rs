@@ -57,6 +57,7 @@ fn listener() -> config::Listener {
 fn limit() -> config::Limit {
     config::Limit {
         kind: LimitKind::Rate { rate: Rate { count: count(5), per: Duration::from_secs(1) }, burst: count(10) },
+        queue: None,
         key: vec![Selector::ClientAddress],
         max_keys: NonZeroUsize::new(1000).expect("not zero"),
         on_full: OnFull::Allow,
@@ -83,6 +84,7 @@ fn upstream() -> config::Upstream {
         host: Host::Preserve,
         proxy_protocol: None,
         max_requests_per_endpoint: None,
+        queue: None,
         tls: None,
         timeouts: Timeouts::default(),
         health: None,
@@ -425,6 +427,11 @@ async fn the_page_about_metrics_lists_those_that_there_are_and_no_others() {
     present.extend(["tollgate_jwks_age_seconds", "tollgate_auth_shadow", "tollgate_auth_requests_total"]);
     present.extend(["tollgate_breaker_state", "tollgate_breaker_openings_total"]);
     present.extend(["tollgate_limit_store_requests_total", "tollgate_limit_store_up"]);
+    // These with a queue, and with an adaptive limit; they are seen in the tests of the whole (`tests/it/overload.rs`).
+    present.extend(["tollgate_limit_waiting", "tollgate_limit_waits_total", "tollgate_limit_queue_seconds_total"]);
+    present.extend(["tollgate_upstream_waiting", "tollgate_upstream_queue_seconds_total"]);
+    present.extend(["tollgate_limit_concurrency", "tollgate_limit_requests_in_flight"]);
+    present.extend(["tollgate_limit_latency_seconds"]);
     // These with an upstream that asks for them.
     present.extend(["tollgate_endpoint_ewma_seconds", "tollgate_sticky_requests_total"]);
     let names =

@@ -13,6 +13,7 @@ mod limit;
 mod listener;
 mod load;
 mod problem;
+mod queue;
 mod read;
 mod reading;
 mod route;
@@ -36,6 +37,7 @@ pub use limit::{Cost, Limit, LimitKind, Mode, OnFull, Period};
 pub use listener::{Certificate, ClientAuth, Listener, Protocol, ProxyProtocol, Tls};
 pub use load::runtime_dir;
 pub use problem::{ConfigError, Location, Problem};
+pub use queue::Queue;
 pub use read::Places;
 pub use reading::{Reading, Recorder};
 pub use route::{

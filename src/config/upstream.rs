@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Balance, EndpointAddress, FileContent, Name, Sticky};
+use super::{Balance, EndpointAddress, FileContent, Name, Queue, Sticky};
 
 /// `[upstreams.NAME]`
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +33,8 @@ pub struct Upstream {
     pub proxy_protocol: Option<ProxyHeader>,
     /// Requests in flight at one endpoint; default: none
     pub max_requests_per_endpoint: Option<NonZeroU32>,
+    /// Who may wait while every endpoint is at that number; default: nobody
+    pub queue: Option<Queue>,
     /// Present = TLS, always verified
     pub tls: Option<UpstreamTls>,
     /// `[upstreams.NAME.timeouts]`

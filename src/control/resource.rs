@@ -4,9 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Drain;
 use crate::filter::auth;
-use crate::filter::limit::Flood;
+use crate::filter::limit::{Flood, QueueStats};
 use crate::snapshot::Snapshot;
 use crate::telemetry::AccessLog;
+use crate::upstream::Unavailable;
 
 /// Most that one answer has room for.
 const MOST: usize = 400;
@@ -60,6 +61,27 @@ impl Resources {
                 used: stats.keys,
                 ..Resource::new(format!("limits.{name}"), "keys", most, 0, Some(lost))
             });
+            // A limit that finds itself has found nothing before the first request.
+            if let Some(stats) = limit.found().filter(|stats| stats.found.is_some()) {
+                resources.push(Resource {
+                    bound: stats.allowed,
+                    used: stats.in_flight,
+                    ..Resource::new(format!("limits.{name}.concurrent"), "requests", 0, 0, None)
+                });
+            }
+            if let Some(QueueStats { waiting, bound, results, .. }) = limit.queue() {
+                let lost = results.iter().find(|(result, _)| *result == "full").map(|(_, count)| *count);
+                resources.push(Resource::new(format!("limits.{name}.queue"), "requests", bound, waiting, lost));
+            }
+        }
+        for (name, upstream) in &snapshot.upstreams {
+            if let (Some(queue), Some((waiting, _))) = (upstream.spec().queue, upstream.queue()) {
+                let refused = upstream.counts().refused;
+                let full = Unavailable::QueueFull.name();
+                let lost = refused.iter().find(|(why, _)| *why == full).map(|(_, count)| *count);
+                let bound = queue.length.get() as usize;
+                resources.push(Resource::new(format!("upstreams.{name}.queue"), "requests", bound, waiting, lost));
+            }
         }
         for (name, authenticator) in &snapshot.authenticators {
             if let Some(used) = authenticator.counts().remembered {

@@ -94,6 +94,11 @@ pub struct Clock {
 }
 
 impl Filters {
+    /// Whether a request may have to wait in a line. Limits that have one are the last of their stage.
+    pub fn may_wait(&self) -> bool {
+        [&self.client_limits, &self.consumer_limits].iter().any(|limits| limits.last().is_some_and(|it| it.may_wait()))
+    }
+
     /// Runs the chain. `passage` is filled as far as the request came, so that an answer of ours can still carry what
     /// the route's responses carry.
     pub async fn on_request(

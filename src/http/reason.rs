@@ -108,6 +108,8 @@ reasons! {
     QuotaExceeded = "quota_exceeded", TOO_MANY_REQUESTS, Some("http_request_denied");
     /// Over a number of requests in flight
     ConcurrencyLimited = "concurrency_limited", TOO_MANY_REQUESTS, Some("http_request_denied");
+    /// As many requests in flight as the upstream of a route may have, whoever sends them
+    Overloaded = "overloaded", SERVICE_UNAVAILABLE, Some("connection_limit_reached");
     /// The route is a redirect
     Redirected = "redirected", PERMANENT_REDIRECT, None;
     /// The route answers by itself
@@ -118,6 +120,10 @@ reasons! {
     NoHealthyEndpoint = "no_healthy_endpoint", SERVICE_UNAVAILABLE, Some("destination_unavailable");
     /// Every healthy endpoint is at its cap
     EndpointsBusy = "endpoints_busy", SERVICE_UNAVAILABLE, Some("connection_limit_reached");
+    /// Every healthy endpoint is at its cap, and as many requests wait as may
+    QueueFull = "queue_full", SERVICE_UNAVAILABLE, Some("connection_limit_reached");
+    /// Every healthy endpoint was at its cap for as long as a request may wait
+    QueueTimeout = "queue_timeout", SERVICE_UNAVAILABLE, Some("connection_limit_reached");
     /// Most requests to the upstream fail, so that it is left alone for a while
     BreakerOpen = "breaker_open", SERVICE_UNAVAILABLE, Some("destination_unavailable");
     /// The connection was refused or failed

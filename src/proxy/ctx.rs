@@ -90,6 +90,8 @@ pub struct Attempts {
     pub count: u32,
     /// When the last one began
     pub began: Option<Instant>,
+    /// When the last one had all of the request: from here on it is the upstream that takes its time
+    pub asked: Option<Instant>,
     /// Where the last attempt went
     pub endpoint: Option<Arc<str>>,
     /// The whole exchange must be over by then; a stream's head

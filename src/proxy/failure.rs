@@ -145,10 +145,16 @@ pub(super) fn unavailable(unavailable: Unavailable, upstream: &Upstream) -> Repl
         Unavailable::NoHealthyEndpoint | Unavailable::AllTried => {
             Reply::problem(Reason::NoHealthyEndpoint, "The service behind this route is not available.")
         }
-        Unavailable::EndpointsBusy => {
-            Reply::problem(Reason::EndpointsBusy, "The service behind this route is at its limit.")
-        }
+        Unavailable::EndpointsBusy => busy(Reason::EndpointsBusy),
+        Unavailable::QueueFull => busy(Reason::QueueFull),
+        Unavailable::QueueTimeout => busy(Reason::QueueTimeout),
     }
+}
+
+/// Nobody knows when a request ends; a second is the shortest wait the field can say.
+fn busy(reason: Reason) -> Reply {
+    Reply::problem(reason, "The service behind this route is at its limit: try again later.")
+        .header(RETRY_AFTER, HeaderValue::from_static("1"))
 }
 
 /// What the client is told of a failure.

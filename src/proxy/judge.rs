@@ -7,7 +7,7 @@ use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 use super::ctx::RequestCtx;
-use super::intake;
+use super::{intake, line};
 use crate::filter::limit::{self, Notes};
 use crate::filter::{Facts, asked_method};
 use crate::http::{Reason, Reply, RequestId, grpc};
@@ -67,48 +67,81 @@ async fn admit_to_listener(header: &RequestHeader, ctx: &mut RequestCtx, snapsho
     Ok(())
 }
 
+/// Where requests may wait in a line their clients are listened to meanwhile, and so do not lend their heads.
 async fn filters(
-    session: &Session,
+    session: &mut Session,
     ctx: &mut RequestCtx,
     snapshot: &Snapshot,
     listener: &str,
     encoded_slash: bool,
 ) -> Result<(), Reply> {
-    let header = session.req_header();
-    let mut passage = std::mem::take(&mut ctx.passage);
-    let preflight = asked_method(&header.method, &header.headers);
-    let found = intake::route(snapshot, ctx, header, preflight.as_ref(), listener, encoded_slash);
-    let (route, parameters) = match found {
-        Ok(found) => found,
-        Err(reply) => {
-            // What the listener's limits have said is to be told all the same.
-            ctx.passage = passage;
-            return Err(reply);
-        }
-    };
-    let in_flight = route.metrics.start();
-    let mut request = ctx.request(&header.method, &header.headers);
-    request.route = &route.name;
-    let length = header.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let verdict = route.filters.on_request(&request, length, parameters.as_slice(), ctx.clock, &mut passage).await;
-    ctx.attempt.last = route.timeout.map(|timeout| ctx.clock.steady + timeout);
-    ctx.progress.stream = is_stream(session, header);
-    if ctx.progress.stream && grpc::is_grpc(&header.headers) {
-        ctx.attempt.call_ends = grpc::timeout(&header.headers).and_then(|left| ctx.clock.steady.checked_add(left));
-        ctx.attempt.last = ctx.attempt.last.into_iter().chain(ctx.attempt.call_ends).min();
+    let is_upgrade = session.is_upgrade_req();
+    if snapshot.may_wait {
+        let header = session.req_header().clone();
+        let arrived = Arrived { header: &header, client: Some(session), is_upgrade, listener, encoded_slash };
+        return arrived.pass(ctx, snapshot).await;
     }
-    ctx.passage = passage;
-    ctx.in_flight = Some(in_flight);
-    ctx.route = Some(route);
-    match verdict {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(reply) => Err(reply),
+    let arrived = Arrived { header: session.req_header(), client: None, is_upgrade, listener, encoded_slash };
+    arrived.pass(ctx, snapshot).await
+}
+
+/// A request before the filters of its route.
+struct Arrived<'a> {
+    header: &'a RequestHeader,
+    /// Present where it may have to wait
+    client: Option<&'a mut Session>,
+    is_upgrade: bool,
+    listener: &'a str,
+    encoded_slash: bool,
+}
+
+impl Arrived<'_> {
+    async fn pass(self, ctx: &mut RequestCtx, snapshot: &Snapshot) -> Result<(), Reply> {
+        let Self { header, client, is_upgrade, listener, encoded_slash } = self;
+        let mut passage = std::mem::take(&mut ctx.passage);
+        let preflight = asked_method(&header.method, &header.headers);
+        let found = intake::route(snapshot, ctx, header, preflight.as_ref(), listener, encoded_slash);
+        let (route, parameters) = match found {
+            Ok(found) => found,
+            Err(reply) => {
+                // What the listener's limits have said is to be told all the same.
+                ctx.passage = passage;
+                return Err(reply);
+            }
+        };
+        let in_flight = route.metrics.start();
+        let mut request = ctx.request(&header.method, &header.headers);
+        request.route = &route.name;
+        let length = header.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let verdict = route.filters.on_request(&request, length, parameters.as_slice(), ctx.clock, &mut passage);
+        let verdict = match client.filter(|_| route.filters.may_wait()) {
+            None => verdict.await,
+            Some(client) => line::unless_left(client, verdict).await.unwrap_or_else(|| ControlFlow::Break(left())),
+        };
+        ctx.attempt.last = route.timeout.map(|timeout| ctx.clock.steady + timeout);
+        ctx.progress.stream = is_stream(is_upgrade, header);
+        if ctx.progress.stream && grpc::is_grpc(&header.headers) {
+            ctx.attempt.call_ends = grpc::timeout(&header.headers).and_then(|left| ctx.clock.steady.checked_add(left));
+            ctx.attempt.last = ctx.attempt.last.into_iter().chain(ctx.attempt.call_ends).min();
+        }
+        ctx.passage = passage;
+        ctx.in_flight = Some(in_flight);
+        ctx.route = Some(route);
+        match verdict {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(reply) => Err(reply),
+        }
     }
 }
 
+/// What nobody will read.
+fn left() -> Reply {
+    Reply::problem(Reason::ClientAborted, "The client has left.")
+}
+
 /// WebSocket and gRPC announce themselves in the request; so does what asks for server-sent events.
-fn is_stream(session: &Session, header: &RequestHeader) -> bool {
-    session.is_upgrade_req()
+fn is_stream(is_upgrade: bool, header: &RequestHeader) -> bool {
+    is_upgrade
         || grpc::is_grpc(&header.headers)
         || header.headers.get(http::header::ACCEPT).is_some_and(|accept| accept.as_bytes() == b"text/event-stream")
 }

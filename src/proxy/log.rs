@@ -124,6 +124,7 @@ fn record(
         bytes_out: seen.bytes_out,
         duration: since(now),
         first_byte: ctx.progress.answered.map(since),
+        queued: ctx.passage.notes.waited,
         route: ctx.route.as_ref().map(|route| route.name.clone()),
         upstream: ctx.upstream().filter(|_| ctx.attempt.count > 0).map(|upstream| upstream.name().clone()),
         endpoint: ctx.attempt.endpoint.clone(),

@@ -11,6 +11,8 @@ mod forward;
 mod http10;
 mod intake;
 mod judge;
+mod line;
+mod load;
 mod log;
 mod patience;
 
@@ -98,18 +100,32 @@ impl ProxyHttp for Proxy {
         // Its place is given back before another one is taken.
         ctx.attempt.lease = None;
         again::wait(ctx).await;
+        ctx.progress.request_done = session.is_body_done();
         let wish = affinity::wish(session.req_header(), ctx, &upstream);
-        let lease = ctx.attempt.next.take().map_or_else(|| upstream.pick(&ctx.attempt.tried, wish), Ok);
-        let lease = lease.map_err(|unavailable| {
-            // After a failed attempt the client is told of that one.
-            if ctx.reply.is_none() {
+        let picked = match ctx.attempt.next.take() {
+            Some(lease) => Some(Ok(lease)),
+            None => {
+                let patience = ctx.remaining(Instant::now());
+                let pick = upstream.pick_or_wait(&ctx.attempt.tried, wish, patience, &mut ctx.passage.notes.waited);
+                match upstream.spec().queue {
+                    None => Some(pick.await),
+                    Some(_) => line::unless_left(session, pick).await,
+                }
+            }
+        };
+        let picked = picked.ok_or_else(|| {
+            ctx.reason = Some(Reason::ClientAborted);
+            Error::new_down(ErrorType::ConnectionClosed)
+        })?;
+        let lease = picked.map_err(|unavailable| {
+            // After a failed attempt the client is told of that one, and of the end of all patience rather than of one.
+            if ctx.reply.is_none() && !ctx.is_overdue(Instant::now()) {
                 ctx.reply = Some(failure::unavailable(unavailable, &upstream));
             }
             Error::new(ErrorType::Custom("no endpoint"))
         })?;
         ctx.reply = None;
         ctx.progress.body_bytes = 0;
-        ctx.progress.request_done = session.is_body_done();
         ctx.attempt.count += 1;
         ctx.attempt.endpoint = Some(Arc::clone(lease.endpoint().text()));
         let header = upstream.spec().proxy_protocol.map(|version| announcement(version, forward::ends(ctx)));
@@ -121,6 +137,7 @@ impl ProxyHttp for Proxy {
         }
         ctx.attempt.lease = Some(lease);
         ctx.attempt.began = Some(now);
+        ctx.attempt.asked = ctx.progress.request_done.then_some(now);
         patience::attempt(&mut peer.options, ctx, upstream.spec(), now);
         Ok(peer)
     }
@@ -185,6 +202,7 @@ impl ProxyHttp for Proxy {
         }
         let now = Instant::now();
         if end_of_stream {
+            ctx.attempt.asked = Some(now);
             patience::sent(ctx, now);
         }
         patience::moved(ctx, now);
@@ -214,6 +232,7 @@ impl ProxyHttp for Proxy {
         if again::instead_of(response.status, session, ctx, now) {
             return Err(Error::new_up(ErrorType::HTTPStatus(response.status.as_u16())));
         }
+        load::answered(ctx, response, now);
         ctx.progress.answered = Some(now);
         if let Some(reading) = &ctx.attempt.reading {
             reading.be_patient();
@@ -364,6 +383,7 @@ fn fail(session: &Session, ctx: &mut RequestCtx, mut error: Box<Error>, replayab
             error.set_retry(true);
         }
         _ => {
+            load::failed(ctx, reason, now);
             ctx.reason = Some(reason);
             error.set_retry(false);
         }

@@ -16,7 +16,7 @@ pub use route::{Route, RouteAction};
 
 use crate::config::{self, AuthKind, Config, Cost, Name, Problem, TokenSource};
 use crate::filter::auth::Authenticator;
-use crate::filter::limit::{Flood, Limit, Links};
+use crate::filter::limit::{self, Flood, Limit, Links};
 use crate::http::TrustedProxies;
 use crate::router::Router;
 use crate::telemetry::{Metrics, Refusals, RouteMetrics};
@@ -46,6 +46,8 @@ pub struct Snapshot {
     pub authenticators: BTreeMap<Name, Arc<Authenticator>>,
     /// By name
     pub limits: BTreeMap<Name, Arc<Limit>>,
+    /// Whether one of them lets requests wait in a line
+    pub may_wait: bool,
     /// By name
     pub upstreams: BTreeMap<Name, Arc<Upstream>>,
     /// What is counted of requests that no route took
@@ -139,6 +141,7 @@ impl Snapshot {
             flood: flood(&config, previous),
             token_parameters: token_parameters(&config),
             authenticators,
+            may_wait: limits.values().any(|limit| limit.may_wait()),
             limits,
             upstreams,
             unrouted: tools.metrics.unrouted(config.listeners.keys()),
@@ -172,7 +175,7 @@ impl Listener {
         tools: &Tools,
     ) -> Result<Self, Problem> {
         let tls = spec.tls.as_ref().map(|tls| ServerTls::build(name, tls, &spec.protocols, &tools.tls)).transpose()?;
-        let limits = spec.limits.iter().filter_map(|name| limits.get(name).cloned()).collect();
+        let limits = limit::arranged(spec.limits.iter().filter_map(|name| limits.get(name).cloned()));
         Ok(Self { spec: spec.clone(), tls, limits, refusals: tools.metrics.refusals(name) })
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::{self, Action, EncodedSlash, Name, Problem};
 use crate::filter::auth::{Authenticator, RouteAuth};
-use crate::filter::limit::Limit;
+use crate::filter::limit::{self, Limit};
 use crate::filter::{ClientRules, Cors, Filters, HeaderRules, Redirect, Respond, Rewrite, SizeLimit};
 use crate::telemetry::{Metrics, RouteMetrics};
 use crate::upstream::Upstream;
@@ -77,7 +77,8 @@ impl Route {
 fn filters(spec: &config::Route, parts: &Parts<'_>) -> Result<Filters, Problem> {
     let limits: Vec<_> =
         spec.limits.iter().map(|name| resolve(parts.limits, name, "limits")).collect::<Result<_, _>>()?;
-    let (consumer_limits, client_limits) = limits.into_iter().partition(|limit| limit.needs_identity());
+    let (consumer_limits, client_limits) =
+        limit::arranged(limits.into_iter()).into_iter().partition(|limit| limit.needs_identity());
     Ok(Filters {
         cors: spec.cors.as_ref().map(Cors::build),
         clients: ClientRules::build(&spec.clients),

@@ -66,6 +66,9 @@ pub(super) fn json(line: &mut Vec<u8>, record: &Record) {
     if let Some(first_byte) = record.first_byte {
         object.milliseconds("first_byte_ms", first_byte);
     }
+    if !record.queued.is_zero() {
+        object.milliseconds("queued_ms", record.queued);
+    }
     object.optional("route", record.route.as_deref());
     object.optional("upstream", record.upstream.as_deref());
     object.optional("endpoint", record.endpoint.as_deref());
@@ -263,6 +266,7 @@ pub(super) mod tests {
             bytes_out: 5,
             duration: Duration::from_micros(1500),
             first_byte: None,
+            queued: Duration::ZERO,
             route: Some("r".into()),
             upstream: None,
             endpoint: None,

@@ -46,6 +46,8 @@ pub struct Record {
     pub duration: Duration,
     /// From the head to the upstream's head
     pub first_byte: Option<Duration>,
+    /// In the lines of limits and of the upstream; zero where it did not have to wait
+    pub queued: Duration,
     /// The route, if one took it
     pub route: Option<Name>,
     /// The upstream, if one was asked

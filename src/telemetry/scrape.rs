@@ -1,5 +1,7 @@
 //! One answer to Prometheus: what is counted here, and what other rooms keep as plain numbers.
 
+use std::time::Duration;
+
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, GaugeVec, Opts, TextEncoder};
@@ -39,6 +41,21 @@ impl Scrape {
         let counters = prometheus::IntCounterVec::new(Opts::new(name, help), labels).expect("a valid name");
         for (values, value) in series {
             counters.with_label_values(&values).inc_by(value);
+        }
+        self.0.extend(counters.collect());
+    }
+
+    /// Adds a counter of time, in seconds.
+    pub fn seconds<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        series: impl IntoIterator<Item = (Vec<&'a str>, Duration)>,
+    ) {
+        let counters = prometheus::CounterVec::new(Opts::new(name, help), labels).expect("a valid name");
+        for (values, value) in series {
+            counters.with_label_values(&values).inc_by(value.as_secs_f64());
         }
         self.0.extend(counters.collect());
     }

@@ -97,7 +97,7 @@ impl State {
         self.warmth.lost(now);
     }
 
-    pub(super) fn release(&self) {
+    fn release(&self) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -296,9 +296,15 @@ impl Endpoint {
         // After the place, since only one request gets this permission and it must be able to use it.
         let taken = despite_suspicion || self.state.suspicion.claim(now);
         if !taken {
-            self.state.release();
+            self.release();
         }
         taken
+    }
+
+    /// Gives a place back, and lets whoever waits for one know.
+    pub(super) fn release(&self) {
+        self.state.release();
+        self.lineage.queue.call();
     }
 
     /// A response came from it.

@@ -118,17 +118,11 @@ impl Endpoints {
         &self.all
     }
 
-    /// Chooses and takes a place.
-    pub(super) fn pick(
-        &self,
-        tried: &Tried,
-        wish: Wish,
-        now: impl Fn() -> Instant + Copy,
-    ) -> Result<Lease, Unavailable> {
-        self.choose(tried, wish, now).inspect_err(|why| self.lineage.counters.refused(*why))
+    pub(super) fn lineage(&self) -> &Arc<Lineage> {
+        &self.lineage
     }
 
-    /// The same for somebody who can do without.
+    /// Chooses and takes a place.
     pub(super) fn choose(
         &self,
         tried: &Tried,

@@ -26,6 +26,7 @@ use super::guard::Guard;
 use super::health::{self, Check};
 use super::lease::{Lease, Tried, Unavailable};
 use super::outlier;
+use super::queue::Queue;
 use super::retry::{Failure, RetryPolicy};
 use crate::config::{self, EndpointAddress, Name, Problem};
 
@@ -81,6 +82,7 @@ pub struct BreakerStatus {
 pub(super) struct Lineage {
     pub(super) name: Name,
     pub(super) counters: Counters,
+    pub(super) queue: Queue,
     pub(super) budget: Budget,
     /// Of the endpoints there are now: locked by those who put one out
     pub(super) roster: Mutex<Vec<Arc<State>>>,
@@ -95,6 +97,7 @@ impl Lineage {
         Self {
             name: Arc::clone(name),
             counters: Counters::default(),
+            queue: Queue::default(),
             budget: Budget::new(now),
             roster: Mutex::default(),
             in_flight: AtomicU32::new(0),
@@ -185,8 +188,40 @@ impl Upstream {
     }
 
     /// The next endpoint for a request that has failed at those `tried`; its place is taken until the lease drops.
+    /// Nobody waits for one here, not even where there is a queue: see [`Self::pick_or_wait`].
     pub fn pick(&self, tried: &Tried, wish: Wish) -> Result<Lease, Unavailable> {
-        self.endpoints.load().pick(tried, wish, Instant::now)
+        self.choose(tried, wish, Instant::now).inspect_err(|why| self.refused(*why))
+    }
+
+    /// [`Self::pick`] that waits for one where there is a queue, though not beyond `patience`; `waited` grows by the
+    /// time it takes.
+    pub async fn pick_or_wait(
+        &self,
+        tried: &Tried,
+        wish: Wish,
+        patience: Option<Duration>,
+        waited: &mut Duration,
+    ) -> Result<Lease, Unavailable> {
+        let Some(queue) = self.spec.queue else { return self.pick(tried, wish) };
+        let picked = match self.choose(tried, wish, Instant::now) {
+            // Boxed, so that requests that do not wait do not carry the room for it.
+            Err(Unavailable::EndpointsBusy) => Box::pin(self.wait(queue, (tried, wish), patience, waited)).await,
+            picked => picked,
+        };
+        picked.inspect_err(|why| self.refused(*why))
+    }
+
+    /// Those who wait come first.
+    fn choose(&self, tried: &Tried, wish: Wish, now: impl Fn() -> Instant + Copy) -> Result<Lease, Unavailable> {
+        let endpoints = self.endpoints.load();
+        if self.spec.queue.is_some() && !endpoints.lineage().queue.is_empty() {
+            return Err(Unavailable::EndpointsBusy);
+        }
+        endpoints.choose(tried, wish, now)
+    }
+
+    fn refused(&self, why: Unavailable) {
+        self.endpoints.load().lineage().counters.refused(why);
     }
 
     /// The cookie for a client that was served by `lease`, if it needs another than it has.
@@ -214,7 +249,7 @@ impl Upstream {
         now: Instant,
     ) -> Option<Lease> {
         tried.note(lease, failure);
-        let next = self.endpoints.load().choose(tried, wish, || now).ok().filter(|_| self.affords_retry(lease, now));
+        let next = self.choose(tried, wish, || now).ok().filter(|_| self.affords_retry(lease, now));
         match next {
             Some(_) => lease.counters().retried(failure),
             None => tried.forget_last(),
@@ -232,6 +267,15 @@ impl Upstream {
     /// Whether the budget has a retry left, which is then taken.
     pub fn affords_retry(&self, lease: &Lease, now: Instant) -> bool {
         self.retry.budget().is_none_or(|percent| lease.affords_retry(percent, now))
+    }
+
+    pub(super) fn lineage(&self) -> Arc<Lineage> {
+        Arc::clone(self.endpoints.load().lineage())
+    }
+
+    /// How many requests wait, and how long all have waited, where one may.
+    pub fn queue(&self) -> Option<(usize, Duration)> {
+        self.spec.queue.map(|_| self.lineage().queue.stats())
     }
 
     /// What runs in the background for it: one task a name, and one for health checks. Each holds the upstream weakly
@@ -333,6 +377,7 @@ impl Upstream {
     pub(super) fn lay_out_again(&self) {
         let _writer = self.known.lock();
         self.endpoints.store(Arc::new(self.endpoints.load().laid_out_again(seed())));
+        self.lineage().queue.call();
     }
 
     /// Replaces the endpoints by what is configured and known now.
@@ -350,6 +395,10 @@ impl Upstream {
         *shared.0.roster.lock() = all.iter().map(|endpoint| Arc::clone(endpoint.state())).collect();
         self.endpoints.store(Arc::new(Endpoints::new(all, Rules::of(&self.spec), shared, Some(&before), seed())));
         known.states.retain(|_, state| state.strong_count() > 0);
+        if self.spec.queue.is_some() {
+            known.lineage.queue.open();
+        }
+        known.lineage.queue.call();
     }
 }
 

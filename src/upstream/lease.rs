@@ -19,6 +19,10 @@ pub enum Unavailable {
     NoHealthyEndpoint,
     /// Every endpoint that could take the request is at its cap
     EndpointsBusy,
+    /// The same, and as many requests wait as may
+    QueueFull,
+    /// The same, for as long as a request may wait
+    QueueTimeout,
     /// This request has been everywhere: what it gets is the failure it met there
     AllTried,
     /// Most tries fail: the breaker refuses more of them for a while
@@ -27,13 +31,22 @@ pub enum Unavailable {
 
 impl Unavailable {
     /// Every one, in the order of the counters.
-    pub const ALL: [Self; 4] = [Self::NoHealthyEndpoint, Self::EndpointsBusy, Self::AllTried, Self::BreakerOpen];
+    pub const ALL: [Self; 6] = [
+        Self::NoHealthyEndpoint,
+        Self::EndpointsBusy,
+        Self::QueueFull,
+        Self::QueueTimeout,
+        Self::AllTried,
+        Self::BreakerOpen,
+    ];
 
     /// Its name in logs and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::NoHealthyEndpoint => "no_healthy_endpoint",
             Self::EndpointsBusy => "endpoints_busy",
+            Self::QueueFull => "queue_full",
+            Self::QueueTimeout => "queue_timeout",
             Self::AllTried => "all_tried",
             Self::BreakerOpen => "breaker_open",
         }
@@ -248,7 +261,6 @@ impl Drop for Lease {
         if self.is_counted {
             self.endpoint.lineage().in_flight.fetch_sub(1, Ordering::Relaxed);
         }
-        self.endpoint.state().release();
         let result = self.result.load(Ordering::Relaxed);
         let guard = self.endpoint.guard();
         match (result, &guard.breaker) {
@@ -257,6 +269,8 @@ impl Drop for Lease {
             _ => {}
         }
         self.counters().finished(usize::from(result));
+        // Last: whoever waits for the place may be told that by another thread, and asks the breaker too.
+        self.endpoint.release();
     }
 }
 

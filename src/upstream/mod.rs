@@ -20,6 +20,7 @@ mod health;
 mod lease;
 mod outlier;
 mod peer;
+mod queue;
 mod retry;
 mod suspicion;
 mod upgrade;

@@ -2,7 +2,8 @@
 
 use std::io::Write;
 use std::net::TcpListener;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -274,4 +275,130 @@ fn a_listeners_limit_can_have_a_store() {
     let text = text("rate = \"1/h\"\nburst = 2", &redis.url(), STRICT).replace("limits = [\"fleet\"]\n", "");
     let gateways = [(); 2].map(|()| Tollgate::with(&format!("[listeners.http]\nlimits = [\"fleet\"]\n{text}")));
     assert_eq!((statuses(&gateways[0], 1), statuses(&gateways[1], 2)), (vec![200], vec![200, 429]));
+}
+
+/// What the server forgets by dying is a whole budget, and what gateways do without it is what they were told to.
+#[test]
+fn three_gateways_hold_one_limit_while_its_server_dies_and_comes_back() {
+    const RATE: f64 = 100.0;
+    const BURST: usize = 60;
+    for (mode, decision, ahead) in [("strict", "deny", 0.0), ("batched", "deny", 0.1), ("batched", "local", 0.1)] {
+        let addr = Tollgate::free_address();
+        let Some(mut redis) = Redis::start(&port_line(addr, false)) else { return };
+        let more = format!("redis_mode = \"{mode}\"\nredis_timeout = \"2s\"\non_store_failure = \"{decision}\"");
+        let limit = format!("rate = \"{RATE}/s\"\nburst = {BURST}");
+        let gateways = [(); 3].map(|()| Tollgate::with(&text(&limit, &format!("redis://{addr}"), &more)));
+        let (passed, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let begin = Instant::now();
+        let down = thread::scope(|scope| {
+            for gateway in gateways.iter().cycle().take(12) {
+                scope.spawn(|| {
+                    let mut client = Client::connect(gateway.addr());
+                    while !is_over.load(Ordering::Relaxed) {
+                        match client.get("/").status() {
+                            200 => drop(passed.fetch_add(1, Ordering::Relaxed)),
+                            status => assert_eq!(status, 429),
+                        }
+                    }
+                });
+            }
+            let more_than = |count: usize| wait::until("requests to pass", || passed.load(Ordering::Relaxed) > count);
+            more_than(2 * BURST);
+            let died = Instant::now();
+            redis.kill();
+            gateways.iter().for_each(|gateway| up(gateway, 0.0));
+            let before = passed.load(Ordering::Relaxed);
+            if decision == "local" {
+                more_than(before + BURST);
+            }
+            redis.start_again();
+            gateways.iter().for_each(|gateway| up(gateway, 1.0));
+            let down = died.elapsed().as_secs_f64();
+            more_than(passed.load(Ordering::Relaxed) + BURST);
+            is_over.store(true, Ordering::Relaxed);
+            down
+        });
+        let passed = passed.into_inner();
+        // burst + rate * t, and the burst that it has forgotten.
+        let mut most = 2 * BURST + (RATE * (begin.elapsed().as_secs_f64() + ahead)) as usize;
+        if decision == "local" {
+            most += 3 * (BURST + (RATE * down) as usize);
+        }
+        assert!(passed <= most, "{mode}, {decision}: {passed} passed, {most} at most");
+    }
+}
+
+#[test]
+fn a_name_that_nobody_knows_is_a_server_that_does_not_answer() {
+    let tollgate = Tollgate::with(&text("rate = \"1/h\"\nburst = 2", "redis://store.invalid:6379", ""));
+    assert_eq!(statuses(&tollgate, 3), [200, 200, 429]);
+    up(&tollgate, 0.0);
+    wait::until("the reason in the log", || tollgate.stderr().contains("store.invalid:6379 does not answer"));
+    assert_eq!(tollgate.stderr().matches("does not answer").count(), 1);
+}
+
+/// Who asks while a server hangs waits for the time a decision may take; once that is over nobody does.
+#[test]
+fn of_a_crowd_those_wait_for_a_server_that_hangs_who_asked_before_that_was_known() {
+    const CROWD: u64 = 16;
+    let Some(redis) = Redis::start("") else { return };
+    let more = "redis_mode = \"strict\"\nredis_timeout = \"1s\"\non_store_failure = \"allow\"";
+    let tollgate = Tollgate::with(&text("rate = \"1000/h\"\nburst = 9000", &redis.url(), more));
+    tollgate.get("/").send().expect(200);
+    redis.signal(Signal::STOP);
+    let (barrier, slow) = (Barrier::new(CROWD as usize), AtomicU64::new(0));
+    thread::scope(|scope| {
+        for _ in 0..CROWD {
+            scope.spawn(|| {
+                let mut client = Client::connect(tollgate.addr());
+                barrier.wait();
+                for _ in 0..30 {
+                    let begin = Instant::now();
+                    client.get("/").expect(200);
+                    slow.fetch_add(u64::from(begin.elapsed() >= Duration::from_secs(1)), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let asked = |result: &str| {
+        let series = format!("tollgate_limit_store_requests_total{{limit=\"fleet\",result=\"{result}\"}}");
+        tollgate.metric(&series).unwrap_or_default() as u64
+    };
+    // The first that has waited in vain ends the connection, and with it the others' questions.
+    let (timed_out, waited) = (asked("timed_out"), asked("timed_out") + asked("failed"));
+    assert!(timed_out >= 1 && waited <= CROWD, "{timed_out} {waited}");
+    assert_eq!(waited + asked("down"), CROWD * 30, "whoever did not wait was not asked about");
+    assert!(slow.into_inner() >= timed_out);
+    redis.signal(Signal::CONT);
+    up(&tollgate, 1.0);
+}
+
+#[test]
+fn an_answer_without_end_is_not_listened_to() {
+    /// What the kernel takes for us, and what we read.
+    const MOST: u64 = 32 << 20;
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = listener.local_addr().expect("bound");
+    let largest = Arc::new(AtomicU64::new(0));
+    let seen = Arc::clone(&largest);
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let seen = Arc::clone(&seen);
+            thread::spawn(move || {
+                let mut sent = 0;
+                let mut more = stream.write_all(b"$536870912\r\n");
+                while more.is_ok() && sent <= 2 * MOST {
+                    more = stream.write_all(&[b'x'; 65_536]);
+                    sent += 65_536;
+                    seen.fetch_max(sent, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let more = "redis_mode = \"strict\"\nredis_timeout = \"5s\"";
+    let tollgate = Tollgate::with(&text("rate = \"1/h\"\nburst = 2", &format!("redis://{addr}"), more));
+    assert_eq!(statuses(&tollgate, 3), [200, 200, 429]);
+    up(&tollgate, 0.0);
+    let largest = largest.load(Ordering::Relaxed);
+    assert!(largest <= MOST, "{largest} bytes were taken");
 }

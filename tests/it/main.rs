@@ -20,6 +20,7 @@ mod h2; // the same by HTTP/2, and what only HTTP/2 has
 mod health; // which endpoints are well, by what is asked of them
 mod hostile; // what a client may ask of us besides requests, and how long it may take
 mod limit; // how much: exact, and paid for only by what passed
+mod overload; // too much of everything: who waits, who is told to come back, and who still sees it
 mod proxy_protocol; // whom balancers speak for, and who is believed
 mod resumption; // sessions that go on: over reloads and upgrades, and never where they must not
 mod retry; // what is sent again, and what never is

@@ -6,13 +6,18 @@ use std::time::Duration;
 use super::leaf::{header, quantity, selector};
 use super::node::Node;
 use super::table::Table;
-use super::{store, value};
+use super::{queue, store, value};
 use crate::config::{Cost, Limit, LimitKind, OnFull, Rate, Selector};
 
 const MAX_BURST: u32 = 1_000_000_000;
 const MAX_CONCURRENT: u32 = 10_000_000;
 const MAX_KEYS: usize = 100_000_000;
 const DEFAULT_KEYS: NonZeroUsize = NonZeroUsize::new(1_000_000).expect("it is not zero");
+/// Each has a limit of its own to find, and the latencies to find it by.
+const DEFAULT_ADAPTIVE_KEYS: NonZeroUsize = NonZeroUsize::new(10_000).expect("it is not zero");
+const MAX_ADAPTIVE_KEYS: usize = 1_000_000;
+const DEFAULT_MIN: NonZeroU32 = NonZeroU32::new(3).expect("it is not zero");
+const DEFAULT_MAX: NonZeroU32 = NonZeroU32::new(1000).expect("it is not zero");
 const MAX_PARTS: usize = 8;
 const MAX_METHODS: usize = 32;
 /// Longest time in which a whole burst is earned again.
@@ -20,9 +25,19 @@ const MAX_REFILL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 pub(super) fn limit(mut table: Table<'_>) -> Option<Limit> {
     let kind = kind(&mut table);
+    let without = match kind {
+        Some(LimitKind::Rate { .. }) => Some("nobody waits for a rate: it belongs to \"concurrent\""),
+        Some(LimitKind::Quota { .. }) => Some("nobody waits for a quota: it belongs to \"concurrent\""),
+        Some(LimitKind::Concurrent(_) | LimitKind::Adaptive { .. }) | None => None,
+    };
+    let queue = queue::queue(&mut table, without);
     let why = "what is counted apart, [\"client.address\"]; [] counts everything together";
     let key = table.required("key", why, |node| node.distinct(MAX_PARTS, |item| item.parse(selector::selector)));
-    let max_keys = table.or("max_keys", DEFAULT_KEYS, |node| NonZeroUsize::new(node.integer(1..=MAX_KEYS)?));
+    let (keys, most) = match kind {
+        Some(LimitKind::Adaptive { .. }) => (DEFAULT_ADAPTIVE_KEYS, MAX_ADAPTIVE_KEYS),
+        _ => (DEFAULT_KEYS, MAX_KEYS),
+    };
+    let max_keys = table.or("max_keys", keys, |node| NonZeroUsize::new(node.integer(1..=most)?));
     let full = [("allow", OnFull::Allow), ("deny", OnFull::Deny)];
     let on_full = table.or("on_full", OnFull::Allow, |node| node.word(&full, &[]));
     let mode = value::mode(&mut table, "mode");
@@ -35,6 +50,7 @@ pub(super) fn limit(mut table: Table<'_>) -> Option<Limit> {
     Some(Limit {
         kind: kind?,
         cost: cost?,
+        queue: queue?,
         key: key?,
         max_keys: max_keys?,
         on_full: on_full?,
@@ -48,6 +64,11 @@ pub(super) fn limit(mut table: Table<'_>) -> Option<Limit> {
 
 fn kind(table: &mut Table<'_>) -> Option<LimitKind> {
     let burst = table.get("burst");
+    let bounds = ["min_concurrent", "max_concurrent"].map(|key| table.get(key));
+    let is_adaptive = table.entries().any(|(key, node)| key == "concurrent" && node.is_text());
+    for bound in bounds.iter().flatten().filter(|_| !is_adaptive) {
+        bound.problem_of_key("only a limit that is found has bounds: concurrent = \"adaptive\"");
+    }
     match table.one_of(&["rate", "quota", "concurrent"]) {
         Some(("rate", node)) => {
             let rate = node.parse(quantity::rate)?;
@@ -68,7 +89,7 @@ fn kind(table: &mut Table<'_>) -> Option<LimitKind> {
             if let Some(burst) = burst {
                 burst.problem_of_key("requests in flight have no burst: it belongs to \"rate\"");
             }
-            NonZeroU32::new(node.integer(1..=MAX_CONCURRENT)?).map(LimitKind::Concurrent)
+            concurrent(table, &node)
         }
         None => {
             let missing =
@@ -77,6 +98,24 @@ fn kind(table: &mut Table<'_>) -> Option<LimitKind> {
             None
         }
     }
+}
+
+/// A number, or a word and the bounds of what is found.
+fn concurrent(table: &mut Table<'_>, node: &Node<'_>) -> Option<LimitKind> {
+    if !node.is_text() {
+        return NonZeroU32::new(node.integer(1..=MAX_CONCURRENT)?).map(LimitKind::Concurrent);
+    }
+    node.word(&[("adaptive", ())], &[])?;
+    let bound = |node: &Node<'_>| NonZeroU32::new(node.integer(1..=MAX_CONCURRENT)?);
+    let min = table.or("min_concurrent", DEFAULT_MIN, bound);
+    let max = table.or("max_concurrent", DEFAULT_MAX, bound);
+    let (min, max) = (min?, max?);
+    if min > max {
+        let wrong = table.get("min_concurrent").or_else(|| table.get("max_concurrent"))?;
+        wrong.problem(format!("\"min_concurrent\" would be {min}, and \"max_concurrent\" {max}"));
+        return None;
+    }
+    Some(LimitKind::Adaptive { min, max })
 }
 
 fn burst(node: &Node<'_>, rate: Rate) -> Option<NonZeroU32> {
@@ -94,7 +133,7 @@ fn cost(node: &Node<'_>, kind: Option<LimitKind>) -> Option<Cost> {
     let (most, what) = match kind? {
         LimitKind::Rate { burst, .. } => (burst, "burst"),
         LimitKind::Quota { count, .. } => (count, "quota"),
-        LimitKind::Concurrent(_) => {
+        LimitKind::Concurrent(_) | LimitKind::Adaptive { .. } => {
             node.problem_of_key("a request in flight is one: \"cost\" belongs to \"rate\" or \"quota\"");
             return None;
         }

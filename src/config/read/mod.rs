@@ -20,6 +20,7 @@ mod log;
 mod node;
 mod page;
 mod places;
+mod queue;
 mod report;
 mod route;
 mod runtime_dir;

@@ -12,7 +12,7 @@ use super::complaint::Complaint;
 use super::leaf::{address, header, path};
 use super::node::Node;
 use super::table::Table;
-use super::{balance, endpoints_file, file, fitness, value};
+use super::{balance, endpoints_file, file, fitness, queue, value};
 use crate::config::{
     Certificate, Endpoint, EndpointAddress, Health, HealthKind, Host, ProxyHeader, Retry, RetryOn, Server, Timeouts,
     Upstream, UpstreamProtocol, UpstreamTls,
@@ -48,6 +48,9 @@ pub(super) fn upstream(mut table: Table<'_>, server: Option<&Server>) -> Option<
     });
     let max_requests_per_endpoint =
         table.optional("max_requests_per_endpoint", |node| NonZeroU32::new(node.integer(1..=MAX_REQUESTS)?));
+    let is_unbounded = !table.has("max_requests_per_endpoint");
+    let without = is_unbounded.then_some("without \"max_requests_per_endpoint\" there is nothing to wait for");
+    let queue = queue::queue(&mut table, without);
     let from_file = table.has("endpoints_file");
     let tls = table.optional("tls", |node| tls(node.table()?, endpoints.as_deref(), from_file));
     let timeouts = table.or("timeouts", Timeouts::default(), |node| timeouts(node.table()?, protocol));
@@ -69,6 +72,7 @@ pub(super) fn upstream(mut table: Table<'_>, server: Option<&Server>) -> Option<
         host: host?,
         proxy_protocol: proxy_protocol?,
         max_requests_per_endpoint: max_requests_per_endpoint?,
+        queue: queue?,
         tls: tls?,
         timeouts: timeouts?,
         health: health?,

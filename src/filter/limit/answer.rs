@@ -6,6 +6,7 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +14,7 @@ use http::header::RETRY_AFTER;
 use http::{HeaderName, HeaderValue};
 use serde_json::json;
 
-use super::{Limit, Permit, Taken};
+use super::{Limit, Permit, Place, Sample, Taken};
 use crate::config::{LimitKind, Name, Period};
 use crate::http::{Reason, Reply};
 
@@ -27,6 +28,8 @@ const LEGACY: [HeaderName; 3] = [
 ];
 /// Registered with IANA by the draft.
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
+
+const REDUCED_CAPACITY: &str = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity";
 
 /// The part of an answer that does not change: rendered once.
 #[derive(Debug)]
@@ -44,7 +47,9 @@ impl Policy {
             }
             // The longest that it can be: who waits for `t` comes to its end.
             LimitKind::Quota { count, period } => format!("\"{name}\";q={count};w={}", longest(period)),
-            LimitKind::Concurrent(max) => format!("\"{name}\";q={max};qu=\"concurrent-requests\""),
+            LimitKind::Concurrent(max) | LimitKind::Adaptive { max, .. } => {
+                format!("\"{name}\";q={max};qu=\"concurrent-requests\"")
+            }
         };
         let value = HeaderValue::from_str(&item).expect("names and numbers are visible ASCII");
         Self { item, value }
@@ -76,6 +81,7 @@ fn longest(period: Period) -> u64 {
 #[derive(Debug, Default)]
 pub struct Admission {
     permits: Vec<Permit>,
+    places: Vec<Place>,
     standings: Vec<Standing>,
 }
 
@@ -96,12 +102,23 @@ impl Admission {
                 self.permits.push(permit);
                 (remaining, None)
             }
+            Taken::Place { place, remaining } => {
+                self.places.push(place);
+                let Some(remaining) = remaining else { return };
+                (remaining, None)
+            }
             Taken::Uncounted => return,
         };
         let standing = Standing { limit: Arc::clone(limit), remaining, reset, partition };
         // The most restrictive first, for clients that read one item only.
         let at = self.standings.partition_point(|other| other.remaining <= remaining);
         self.standings.insert(at, standing);
+    }
+
+    /// Tells the limits that find themselves how the request went, and gives their places back: they count requests
+    /// that wait for the upstream, not clients that take their time, nor streams.
+    pub fn observe(&mut self, sample: Sample, now: Instant) {
+        self.places.retain(|place| !place.observe(sample, now));
     }
 
     /// Hands over the fields of the response; none where there are no limits.
@@ -182,12 +199,15 @@ impl Refusal {
         &self.limit.name
     }
 
-    /// 429, with when to come back.
+    /// 429, or 503 where it is nobody's fault that too much is going on; with when to come back.
     pub fn reply(&self) -> Reply {
         let (reason, detail) = match self.limit.spec.kind {
             LimitKind::Quota { .. } => (Reason::QuotaExceeded, "The quota of this period is used up: try again later."),
             LimitKind::Rate { .. } => (Reason::RateLimited, "Too many requests: try again later."),
-            LimitKind::Concurrent(_) => (Reason::ConcurrencyLimited, "Too many requests at once: try again later."),
+            LimitKind::Concurrent(_) if !self.limit.spec.is_shared() => {
+                (Reason::ConcurrencyLimited, "Too many requests at once: try again later.")
+            }
+            LimitKind::Concurrent(_) | LimitKind::Adaptive { .. } => return self.overloaded(),
         };
         let mut standing = String::new();
         item(&mut standing, &self.limit.name, 0, Some(self.seconds), self.partition);
@@ -201,5 +221,12 @@ impl Refusal {
             legacy(&self.limit, 0, Some(self.seconds), &mut |name, value| reply.headers.push((name, value)));
         }
         reply
+    }
+
+    fn overloaded(&self) -> Reply {
+        Reply::problem(Reason::Overloaded, "The service behind this route has too much to do: try again later.")
+            .member("type", json!(REDUCED_CAPACITY))
+            .member("violated-policies", json!([&*self.limit.name]))
+            .header(RETRY_AFTER, HeaderValue::from(self.seconds))
     }
 }

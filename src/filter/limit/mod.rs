@@ -3,10 +3,12 @@
 //! A stage of several limits is taken in two steps: each is reserved in turn, and a refusal by one gives back what the
 //! others took. So refused requests consume nothing, and the order in which limits are named does not matter.
 
+mod adaptive;
 mod answer;
 mod concurrency;
 mod cost;
 mod flood;
+mod gate;
 mod key;
 mod names;
 mod quota;
@@ -19,12 +21,15 @@ use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+pub use self::adaptive::{Found, Sample};
 use self::answer::Policy;
 pub use self::answer::{Admission, Refusal};
 use self::concurrency::{Concurrency, Permit};
 pub use self::flood::Flood;
+pub use self::gate::{AdaptiveStats, QueueStats};
+use self::gate::{Gates, Place};
 use self::key::{Key, Seed};
 use self::names::Names;
 use self::quota::Quota;
@@ -57,6 +62,7 @@ enum Meter {
     Rate(Rate),
     Quota(Quota),
     Concurrency(Arc<Concurrency>),
+    Gates(Arc<Gates>),
 }
 
 #[derive(Debug, Default)]
@@ -93,6 +99,8 @@ pub struct Notes {
     pub refused_by: Option<Name>,
     /// Which would have, were they not in mode `shadow`
     pub shadowed_by: Vec<Name>,
+    /// How long it stood in lines
+    pub waited: Duration,
 }
 
 /// A key that has taken much.
@@ -108,9 +116,27 @@ pub struct Busy {
 
 /// What one limit gave: to be kept, or given back.
 enum Taken {
-    Local { key: Key, cost: NonZeroU32, mark: u64, remaining: u32, reset: u64 },
-    Fleet { ticket: Ticket, remaining: u32, reset: u64 },
-    Permit { permit: Permit, remaining: u32 },
+    Local {
+        key: Key,
+        cost: NonZeroU32,
+        mark: u64,
+        remaining: u32,
+        reset: u64,
+    },
+    Fleet {
+        ticket: Ticket,
+        remaining: u32,
+        reset: u64,
+    },
+    Permit {
+        permit: Permit,
+        remaining: u32,
+    },
+    /// Nothing remains to be told of where the limit finds itself
+    Place {
+        place: Place,
+        remaining: Option<u32>,
+    },
     Uncounted,
 }
 
@@ -120,6 +146,7 @@ impl Taken {
             Self::Local { remaining, .. } | Self::Fleet { remaining, .. } | Self::Permit { remaining, .. } => {
                 Some(*remaining)
             }
+            Self::Place { remaining, .. } => *remaining,
             Self::Uncounted => None,
         }
     }
@@ -130,16 +157,31 @@ struct Refused {
     seconds: u64,
 }
 
+/// The order in which they are asked: whoever would wait in a line is asked last, so that nobody waits only to be
+/// refused by another. Those are asked in the order of their names, whatever a route says: two requests that each hold
+/// what the other waits for would wait for ever.
+pub fn arranged(limits: impl Iterator<Item = Arc<Limit>>) -> Vec<Arc<Limit>> {
+    let mut limits: Vec<_> = limits.collect();
+    limits.sort_by_key(|limit| limit.spec.queue.map(|_| limit.name.clone()));
+    limits
+}
+
 impl Limit {
     /// An empty meter. A store is asked once [`tasks`](Self::tasks) run; `links` are the connections there are.
     ///
     /// # Errors
     /// A store that cannot be connected to as it says.
     pub fn build(name: &Name, spec: &config::Limit, links: &Links) -> Result<Self, Problem> {
-        let meter = match spec.kind {
-            LimitKind::Rate { rate, burst } => Meter::Rate(Rate::new(rate, burst, spec.max_keys)),
-            LimitKind::Quota { count, period } => Meter::Quota(Quota::new(count, period, spec.max_keys)),
-            LimitKind::Concurrent(max) => Meter::Concurrency(Arc::new(Concurrency::new(max, spec.max_keys))),
+        let meter = match (spec.kind, spec.queue) {
+            (LimitKind::Rate { rate, burst }, _) => Meter::Rate(Rate::new(rate, burst, spec.max_keys)),
+            (LimitKind::Quota { count, period }, _) => Meter::Quota(Quota::new(count, period, spec.max_keys)),
+            (LimitKind::Concurrent(max), None) => Meter::Concurrency(Arc::new(Concurrency::new(max, spec.max_keys))),
+            (LimitKind::Concurrent(max), queue) => {
+                Meter::Gates(Arc::new(Gates::fixed(max.get(), queue, spec.max_keys)))
+            }
+            (LimitKind::Adaptive { min, max }, queue) => {
+                Meter::Gates(Arc::new(Gates::adaptive((min.get(), max.get()), queue, spec.max_keys)))
+            }
         };
         let fleet = match (&spec.store, &meter) {
             (Some(store), Meter::Rate(rate)) => Some(Arc::new(Fleet::build(name, spec, store, rate.terms(), links)?)),
@@ -196,6 +238,7 @@ impl Limit {
             Meter::Rate(rate) => rate.stats(),
             Meter::Quota(quota) => quota.stats(),
             Meter::Concurrency(concurrency) => concurrency.stats(),
+            Meter::Gates(gates) => gates.stats(),
         };
         let keys = keys + self.fleet.as_ref().map_or(0, |fleet| fleet.keys());
         Stats {
@@ -206,6 +249,28 @@ impl Limit {
             keys,
             evicted,
             full,
+        }
+    }
+
+    /// Whether requests may wait in a line of its.
+    pub fn may_wait(&self) -> bool {
+        self.spec.queue.is_some()
+    }
+
+    /// How waiting goes, where one may wait.
+    pub fn queue(&self) -> Option<QueueStats> {
+        self.gates()?.queue_stats()
+    }
+
+    /// What it has found, where it finds something.
+    pub fn found(&self) -> Option<AdaptiveStats> {
+        self.gates()?.adaptive_stats()
+    }
+
+    fn gates(&self) -> Option<&Gates> {
+        match &self.meter {
+            Meter::Gates(gates) => Some(gates),
+            Meter::Rate(_) | Meter::Quota(_) | Meter::Concurrency(_) => None,
         }
     }
 
@@ -221,7 +286,29 @@ impl Limit {
                 concurrency::Entry::Refuse => Err(Refused { seconds: 1 }),
                 concurrency::Entry::Full => self.when_full(),
             },
+            Meter::Gates(gates) => match gates.enter(key, clock.steady) {
+                gate::Entry::Allow { place, remaining } => Ok(self.placed(place, remaining)),
+                gate::Entry::Refuse => Err(Refused { seconds: 1 }),
+                gate::Entry::Full => self.when_full(),
+            },
         }
+    }
+
+    /// Waits for what could not be had at once, where that is allowed. `waited` grows by the time it takes.
+    async fn wait(&self, facts: &Facts<'_>, waited: &mut Duration) -> Result<Taken, Refused> {
+        let (Meter::Gates(gates), Some(queue)) = (&self.meter, self.spec.queue) else {
+            return Err(Refused { seconds: 1 });
+        };
+        let begin = Instant::now();
+        let came = gates.wait(self.seed.key(&self.spec.key, facts), queue, begin).await;
+        *waited += begin.elapsed();
+        came.map(|(place, remaining)| self.placed(place, remaining)).map_err(|_| Refused { seconds: 1 })
+    }
+
+    /// What is found is another number the next moment: nothing that a client could plan by, nor how near it is.
+    fn placed(&self, place: Place, remaining: u32) -> Taken {
+        let is_found = matches!(self.spec.kind, LimitKind::Adaptive { .. });
+        Taken::Place { place, remaining: (!is_found).then_some(remaining) }
     }
 
     fn taken(&self, key: Key, cost: NonZeroU32, facts: &Facts<'_>, decision: Decision) -> Result<Taken, Refused> {
@@ -262,7 +349,7 @@ impl Limit {
         let busiest = match &self.meter {
             Meter::Rate(rate) => rate.busiest(count, Instant::now()),
             Meter::Quota(quota) => quota.busiest(count),
-            Meter::Concurrency(_) => Vec::new(),
+            Meter::Concurrency(_) | Meter::Gates(_) => Vec::new(),
         };
         let name = |key: Key| self.names.as_ref().and_then(|names| names.find(key)).unwrap_or_else(|| key.to_string());
         busiest.into_iter().map(|(key, used)| Busy { key: name(key), used, most: self.most().get() }).collect()
@@ -273,7 +360,7 @@ impl Limit {
         match self.spec.kind {
             LimitKind::Rate { burst, .. } => burst,
             LimitKind::Quota { count, .. } => count,
-            LimitKind::Concurrent(max) => max,
+            LimitKind::Concurrent(max) | LimitKind::Adaptive { max, .. } => max,
         }
     }
 
@@ -310,7 +397,11 @@ impl Limit {
     }
 }
 
-/// Takes from every limit of a stage, or from none. Waits for stores alone: limits of this gateway decide at once.
+/// Takes from every limit of a stage, [arranged] as they are, or from none. Waits for stores, and where there is a
+/// line: other limits of this gateway decide at once.
+///
+/// Whoever waits is in flight for the limits that have let him pass, and has spent what they took: a client cannot have
+/// more requests in our lines than it may have at once. Who is refused in the end has all of it given back.
 ///
 /// # Errors
 /// The first limit that refuses.
@@ -322,10 +413,14 @@ pub async fn admit(
 ) -> Result<Admission, Refusal> {
     let mut taken: Vec<(&Arc<Limit>, Taken)> = Vec::with_capacity(limits.len());
     for limit in limits {
-        let reserved = match &limit.fleet {
+        let mut reserved = match &limit.fleet {
             None => limit.reserve(facts, clock),
             Some(fleet) => Box::pin(limit.reserve_of(fleet, facts, clock)).await,
         };
+        if reserved.is_err() && limit.spec.queue.is_some() && limit.spec.mode == Mode::Enforce {
+            // Boxed, so that requests that do not wait do not carry the room for it.
+            reserved = Box::pin(limit.wait(facts, &mut notes.waited)).await;
+        }
         match reserved {
             Ok(one) => taken.push((limit, one)),
             Err(_) if limit.spec.mode == Mode::Shadow => {

@@ -22,6 +22,7 @@ fn spec(count: u32, per: u64, burst: u32) -> config::Limit {
             rate: Rate { count: nonzero(count), per: Duration::from_secs(per) },
             burst: nonzero(burst),
         },
+        queue: None,
         key: vec![Selector::ClientAddress],
         max_keys: NonZeroUsize::new(1000).expect("not zero"),
         on_full: OnFull::Allow,

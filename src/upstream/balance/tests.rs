@@ -31,6 +31,7 @@ fn spec(balance: Balance, weights: &[u32]) -> config::Upstream {
         host: Host::Preserve,
         proxy_protocol: None,
         max_requests_per_endpoint: None,
+        queue: None,
         tls: None,
         timeouts: Timeouts::default(),
         health: None,

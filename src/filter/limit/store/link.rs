@@ -19,6 +19,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::connect::{Way, greeting};
+use super::measured::Measured;
 use super::script::{Answer, Broken, Script, Terms};
 use crate::config::{Problem, RedisServer};
 
@@ -133,7 +134,7 @@ impl Link {
     }
 
     async fn open(&self) -> Result<(MultiplexedConnection, Driver), String> {
-        let stream = self.way.open().await.map_err(|error| printable(&error.to_string()))?;
+        let stream = Measured::new(self.way.open().await.map_err(|error| printable(&error.to_string()))?);
         // Each question has a deadline of its own.
         let config = AsyncConnectionConfig::new().set_response_timeout(None).set_pipeline_buffer_size(QUEUE);
         let greeted = MultiplexedConnection::new_with_config(&greeting(&self.server), stream, config).await;

@@ -7,6 +7,7 @@ mod connect;
 mod key;
 mod lease;
 mod link;
+mod measured;
 mod script;
 
 use std::num::NonZeroU32;
