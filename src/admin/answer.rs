@@ -35,6 +35,7 @@ pub(super) fn respond(door: Door, sources: &Sources, head: &Parts) -> Answer {
         Ok(Page::Metrics) => answer(StatusCode::OK, METRICS, scrape::render(sources, &snapshot)),
         Ok(Page::Limits) => report(&Limits::new(&snapshot)),
         Ok(Page::Report) => report(&Report::new(sources, &snapshot)),
+        Ok(Page::Upstreams) => report(&Report::new(sources, &snapshot).upstreams),
         Ok(Page::Status { live }) => status(&Report::new(sources, &snapshot), live),
         Err(refusal) => refuse(refusal),
     }

@@ -136,10 +136,13 @@ pub(super) fn upstream_protocol(protocol: UpstreamProtocol) -> &'static str {
     }
 }
 
-pub(super) fn balance(balance: Balance) -> &'static str {
+pub(super) fn balance(balance: &Balance) -> &'static str {
     match balance {
         Balance::RoundRobin => "round_robin",
         Balance::LeastRequest => "least_request",
+        Balance::PeakEwma { .. } => "peak_ewma",
+        Balance::Random => "random",
+        Balance::ConsistentHash { .. } => "consistent_hash",
     }
 }
 

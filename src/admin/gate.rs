@@ -34,6 +34,8 @@ pub(super) enum Page {
     Report,
     /// `/api/limits`
     Limits,
+    /// `/api/upstreams`: that part of it alone
+    Upstreams,
 }
 
 /// Why a request gets none of it.
@@ -77,6 +79,7 @@ fn page(door: Door, head: &Parts) -> Option<Page> {
         ("/", Door::Main) => Some(Page::Status { live: head.uri.query() == Some("live") }),
         ("/api/status", Door::Main) => Some(Page::Report),
         ("/api/limits", Door::Main) => Some(Page::Limits),
+        ("/api/upstreams", Door::Main) => Some(Page::Upstreams),
         _ => None,
     }
 }
@@ -188,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_token_guards_everything_but_the_probes() {
-        for target in ["/", "/api/status", "/metrics", "/no/such/page"] {
+        for target in ["/", "/api/status", "/api/upstreams", "/metrics", "/no/such/page"] {
             for authorization in [&[][..], &["Bearer open"], &["Basic open sesame"], &["Bearer"], &["Bearer "]] {
                 assert_eq!(by_token(target, authorization), Err(Refusal::Unauthorized), "{target} {authorization:?}");
             }
@@ -216,6 +219,7 @@ mod tests {
         assert_eq!(ask("/metrics"), Ok(Page::Metrics));
         assert_eq!(ask("/"), Err(Refusal::NotFound));
         assert_eq!(ask("/api/status"), Err(Refusal::NotFound));
+        assert_eq!(ask("/api/upstreams"), Err(Refusal::NotFound));
     }
 
     proptest! {

@@ -65,6 +65,9 @@ pub(super) struct UpstreamReport<'a> {
     /// Absent where there is none
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) breaker: Option<BreakerReport>,
+    /// As `tollgate_sticky_requests_total`; empty where nobody is bound
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) sticky: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -77,6 +80,12 @@ pub(super) struct BreakerReport {
 pub(super) struct Endpoint {
     pub(super) address: String,
     pub(super) weight: u32,
+    /// What it has of that now: less with `slow_start`
+    pub(super) weight_now: f64,
+    pub(super) priority: u8,
+    /// Absent where none is written
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) zone: Option<String>,
     pub(super) healthy: bool,
     /// What the last check found; absent while it is healthy
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -88,6 +97,9 @@ pub(super) struct Endpoint {
     pub(super) ejected_until: Option<u64>,
     pub(super) ejections: u64,
     pub(super) requests_in_flight: u32,
+    /// Absent where latency does not decide, and before the first answer
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ewma_seconds: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -209,7 +221,7 @@ impl<'a> UpstreamReport<'a> {
         let (spec, counts) = (upstream.spec(), upstream.counts());
         Self {
             name,
-            balance: describe::balance(spec.balance),
+            balance: describe::balance(&spec.balance),
             protocol: describe::upstream_protocol(spec.protocol),
             tls: spec.tls.is_some(),
             health_checked: spec.health.is_some(),
@@ -221,6 +233,7 @@ impl<'a> UpstreamReport<'a> {
             breaker: upstream
                 .breaker()
                 .map(|breaker| BreakerReport { state: breaker.state.name(), openings: breaker.openings }),
+            sticky: if spec.sticky.is_some() { counts.sticky.into_iter().collect() } else { BTreeMap::new() },
         }
     }
 }
@@ -229,9 +242,13 @@ impl Endpoint {
     fn new(status: EndpointStatus) -> Self {
         let EndpointStatus { address, healthy, drained, suspect, in_flight, weight, .. } = status;
         let EndpointStatus { illness, ejected_for, ejections, .. } = status;
+        let EndpointStatus { weight_now, priority, zone, latency, .. } = status;
         Self {
             address: address.to_string(),
             weight,
+            weight_now: f64::from(weight_now) / 100.0,
+            priority,
+            zone: zone.as_deref().map(str::to_owned),
             healthy,
             drained,
             unhealthy_because: illness,
@@ -239,6 +256,7 @@ impl Endpoint {
             ejected_until: ejected_for.map(|left| seconds(SystemTime::now() + left)),
             ejections,
             requests_in_flight: in_flight,
+            ewma_seconds: latency.map(|latency| latency.as_secs_f64()),
         }
     }
 }

@@ -173,6 +173,16 @@ fn upstreams(scrape: &mut Scrape, snapshot: &Snapshot) {
             .iter()
             .flat_map(|(name, counts)| counts.retries.iter().map(|(reason, count)| (vec![*name, *reason], *count))),
     );
+    let binding = |name: &str| snapshot.upstreams.get(name).is_some_and(|upstream| upstream.sticky().is_some());
+    scrape.counter(
+        "tollgate_sticky_requests_total",
+        "Responses to clients that are bound to endpoints, by whether they came from the one.",
+        &["upstream", "result"],
+        upstreams
+            .iter()
+            .filter(|(name, _)| binding(name))
+            .flat_map(|(name, counts)| counts.sticky.iter().map(|(result, count)| (vec![*name, *result], *count))),
+    );
 }
 
 /// What keeps an upstream that fails from failing more.
@@ -246,6 +256,22 @@ fn endpoints(scrape: &mut Scrape, snapshot: &Snapshot) {
         "Requests that an endpoint is working on.",
         &labels,
         endpoints.iter().map(|(name, endpoint)| (vec![*name, &*endpoint.address], f64::from(endpoint.in_flight))),
+    );
+    scrape.gauge(
+        "tollgate_endpoint_weight",
+        "Share of the traffic, relative to the others of its tier; less than was written while it gets warm.",
+        &labels,
+        endpoints
+            .iter()
+            .map(|(name, endpoint)| (vec![*name, &*endpoint.address], f64::from(endpoint.weight_now) / 100.0)),
+    );
+    scrape.gauge(
+        "tollgate_endpoint_ewma_seconds",
+        "How long an endpoint takes to answer, where that decides.",
+        &labels,
+        endpoints
+            .iter()
+            .filter_map(|(name, endpoint)| Some((vec![*name, &*endpoint.address], endpoint.latency?.as_secs_f64()))),
     );
 }
 

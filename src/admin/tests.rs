@@ -72,10 +72,13 @@ fn limit() -> config::Limit {
 fn upstream() -> config::Upstream {
     let address = EndpointAddress::Socket("10.0.0.11:8080".parse().expect("an address"));
     config::Upstream {
-        endpoints: vec![config::Endpoint { address, weight: 3 }],
+        endpoints: vec![config::Endpoint { address, weight: 3, priority: 0, zone: None }],
         endpoints_file: None,
         nameservers: Vec::new(),
         balance: Balance::RoundRobin,
+        sticky: None,
+        slow_start: None,
+        zone: None,
         protocol: UpstreamProtocol::Http1,
         host: Host::Preserve,
         proxy_protocol: None,
@@ -153,6 +156,7 @@ fn config(token: Option<&str>) -> Config {
             max_connection_rate_per_address: None,
             keep_underscore_headers: false,
             watch: false,
+            zone: None,
         },
         admin: config::Admin {
             address: "127.0.0.1:9900".parse().expect("an address"),
@@ -353,7 +357,11 @@ async fn the_same_is_there_as_json() {
     assert_eq!(json["ready"], true);
     assert_eq!(json["connections"], 1);
     assert_eq!(json["last_reload"]["succeeded"], true);
+    let alone = exchange(served.addr, request.replace("status", "upstreams").as_bytes()).await;
+    let alone: serde_json::Value = serde_json::from_str(body(&alone)).expect("JSON");
+    assert_eq!((&alone, &alone[0]["name"]), (&json["upstreams"], &"orders".into()));
     let endpoint = &json["upstreams"][0]["endpoints"][0];
+    assert_eq!((&endpoint["weight_now"], &endpoint["priority"]), (&3.0.into(), &0.into()));
     assert_eq!((&endpoint["address"], &endpoint["weight"]), (&"10.0.0.11:8080".into(), &3.into()));
     assert_eq!((&json["auth"][0]["keys_from"], &json["auth"][0]["keys"]), (&"jwks_url".into(), &0.into()));
     assert!(!answer.contains("password"), "{answer}");
@@ -365,7 +373,8 @@ async fn the_same_is_there_as_json() {
 #[tokio::test]
 async fn a_scrape_brings_the_numbers_of_every_room() {
     let served = serve(None);
-    let lease = served.sources.live.load_full().upstreams["orders"].pick(&crate::upstream::Tried::default());
+    let lease = served.sources.live.load_full().upstreams["orders"]
+        .pick(&crate::upstream::Tried::default(), crate::upstream::Wish::default());
     served.sources.status.reloaded(Err("broken".into()));
     let answer = get(served.addr, "/metrics").await;
     assert!(answer.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{answer}");
@@ -416,6 +425,8 @@ async fn the_page_about_metrics_lists_those_that_there_are_and_no_others() {
     present.extend(["tollgate_jwks_age_seconds", "tollgate_auth_shadow", "tollgate_auth_requests_total"]);
     present.extend(["tollgate_breaker_state", "tollgate_breaker_openings_total"]);
     present.extend(["tollgate_limit_store_requests_total", "tollgate_limit_store_up"]);
+    // These with an upstream that asks for them.
+    present.extend(["tollgate_endpoint_ewma_seconds", "tollgate_sticky_requests_total"]);
     let names =
         include_str!("../../docs/metrics.md").lines().filter_map(|row| row.strip_prefix("| `")?.split('`').next());
     let documented: BTreeSet<_> = names.filter(|name| name.starts_with("tollgate_")).collect();

@@ -6,6 +6,7 @@
 //! The types are grouped as the tables of the file are; `leaf` holds the small values they are made of.
 
 mod auth;
+mod balance;
 mod credential;
 mod leaf;
 mod limit;
@@ -25,6 +26,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use auth::{Algorithm, Auth, AuthKind, CertificateAuth, ForwardAuth, Introspection, Jwt, KeySource, TokenSource};
+pub use balance::{Balance, SameSite, Sticky};
 pub use credential::{ApiKey, ApiKeyAuth, ApiKeys, BasicAuth, BasicUser, KeyHash, PasswordHash};
 pub use leaf::{
     CertificateFact, Claim, EndpointAddress, FileContent, HostPattern, PathPattern, Pattern, Rate, Secret, Segment,
@@ -45,8 +47,8 @@ pub use store::{OnStoreFailure, RedisAddress, RedisServer, Store, StoreMode};
 pub use surroundings::{Surroundings, System, Variable};
 pub use timestamp::Timestamp;
 pub use upstream::{
-    Balance, Breaker, Endpoint, EndpointsFile, Health, HealthKind, Host, Outlier, ProxyHeader, Retry, RetryOn,
-    Timeouts, Upstream, UpstreamProtocol, UpstreamTls, WhenAllDown,
+    Breaker, Endpoint, EndpointsFile, Health, HealthKind, Host, Outlier, ProxyHeader, Retry, RetryOn, Timeouts,
+    Upstream, UpstreamProtocol, UpstreamTls, WhenAllDown,
 };
 
 /// A name from the configuration. Shared, because metrics, logs and answers repeat it.

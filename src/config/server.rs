@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Rate, Secret, Selector};
+use super::{Name, Rate, Secret, Selector};
 
 /// `[server]`
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +32,8 @@ pub struct Server {
     pub keep_underscore_headers: bool,
     /// Reload when a file that the configuration was read from changes; default: false
     pub watch: bool,
+    /// Where this gateway is: endpoints of the same zone are preferred; default: nowhere in particular
+    pub zone: Option<Name>,
 }
 
 /// `[admin]`

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{EndpointAddress, FileContent};
+use super::{Balance, EndpointAddress, FileContent, Name, Sticky};
 
 /// `[upstreams.NAME]`
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +19,12 @@ pub struct Upstream {
     pub nameservers: Vec<SocketAddr>,
     /// Default: round_robin
     pub balance: Balance,
+    /// Default: none
+    pub sticky: Option<Sticky>,
+    /// How long the share of a new or recovered endpoint grows; default: not at all
+    pub slow_start: Option<Duration>,
+    /// Where this gateway is: `[server] zone`
+    pub zone: Option<Name>,
     /// Default: http/1.1
     pub protocol: UpstreamProtocol,
     /// Default: preserve
@@ -50,6 +56,10 @@ pub struct Endpoint {
     pub address: EndpointAddress,
     /// Share of the traffic, relative to the others; default: 1, at most 1000
     pub weight: u32,
+    /// A higher one is used as far as lower ones are not healthy enough; default: 0
+    pub priority: u8,
+    /// Where it is; default: nowhere in particular
+    pub zone: Option<Name>,
 }
 
 /// A file of endpoints, which is followed while the process runs.
@@ -59,15 +69,6 @@ pub struct EndpointsFile {
     pub path: PathBuf,
     /// What it held when the configuration was read; at least one
     pub endpoints: Vec<Endpoint>,
-}
-
-/// How an endpoint is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Balance {
-    /// Smooth weighted round robin
-    RoundRobin,
-    /// The less busy of two picked at random, by requests in flight over weight
-    LeastRequest,
 }
 
 /// The protocol spoken to the endpoints.

@@ -6,6 +6,7 @@
 pub mod auth;
 pub mod limit;
 
+mod affinity;
 mod clients;
 mod cors;
 mod facts;
@@ -21,6 +22,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+pub use self::affinity::affinity;
 use self::auth::RouteAuth;
 pub use self::clients::ClientRules;
 pub use self::cors::{Cors, CorsAnswer, asked_method};

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use pingora_proxy::Session;
 
-use super::answer;
 use super::ctx::RequestCtx;
+use super::{affinity, answer};
 use crate::upstream::Failure;
 
 /// How long the attempt that may follow `failure` is to wait; nothing if there is none. What it costs is paid.
@@ -32,7 +32,8 @@ pub(super) fn instead_of(status: StatusCode, session: &Session, ctx: &mut Reques
     let (Some(wait), Some(lease)) = (wait, &ctx.attempt.lease) else {
         return false;
     };
-    ctx.attempt.next = upstream.pick_another(&mut ctx.attempt.tried, lease, Failure::Status, now);
+    let wish = affinity::known(ctx);
+    ctx.attempt.next = upstream.pick_another(&mut ctx.attempt.tried, lease, Failure::Status, wish, now);
     ctx.attempt.wait = if ctx.attempt.next.is_some() { wait } else { Duration::ZERO };
     ctx.attempt.next.is_some()
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderMap, Method};
 
+use super::affinity::Affinity;
 use super::ahead::Reading;
 use crate::filter::limit::Admission;
 use crate::filter::{Clock, Passage};
@@ -73,6 +74,8 @@ pub struct Target {
 pub struct Attempts {
     /// Those that failed and were followed by another
     pub tried: Tried,
+    /// What the request would like, where the upstream asks
+    pub(super) affinity: Option<Affinity>,
     /// The endpoint in use; holding it counts as a request in flight there
     pub lease: Option<Lease>,
     /// Where the next attempt goes, if that is decided already

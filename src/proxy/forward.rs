@@ -3,16 +3,16 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
-use http::header::{AUTHORIZATION, COOKIE, FORWARDED, HOST};
+use http::header::{AUTHORIZATION, FORWARDED, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 
 use super::ctx::RequestCtx;
-use super::fields;
+use super::{affinity, fields};
 use crate::config::{Host, TokenSource};
-use crate::filter::auth::{without_cookie, without_query};
+use crate::filter::auth::without_query;
 use crate::http::{Connection, address_value, traceparent};
 use crate::snapshot::Snapshot;
 use crate::upstream::{Announced, Endpoint};
@@ -41,6 +41,7 @@ pub(super) fn request(header: &mut RequestHeader, ctx: &RequestCtx) -> Result<()
     fields::request(header, |parts| {
         parts.headers.reserve(ADDED);
         credentials(&mut parts.headers, ctx);
+        affinity::forget(&mut parts.headers, upstream);
         host(parts, lease.endpoint())?;
         origin(&mut parts.headers, ctx, connection, snapshot);
         trace(&mut parts.headers);
@@ -115,14 +116,7 @@ fn credentials(headers: &mut HeaderMap, ctx: &RequestCtx) {
     match source {
         TokenSource::Bearer | TokenSource::Basic => drop(headers.remove(AUTHORIZATION)),
         TokenSource::Header(name) => drop(headers.remove(name)),
-        TokenSource::Cookie(name) => {
-            let kept: Vec<HeaderValue> =
-                headers.get_all(COOKIE).iter().filter_map(|value| without_cookie(value, name)).collect();
-            headers.remove(COOKIE);
-            for value in kept {
-                headers.append(COOKIE, value);
-            }
-        }
+        TokenSource::Cookie(name) => affinity::remove_cookie(headers, name),
         TokenSource::Query(_) => {}
     }
 }

@@ -1,5 +1,6 @@
 //! The data plane: Pingora's phases, in the order it calls them, each delegating.
 
+mod affinity;
 mod again;
 mod ahead;
 mod answer;
@@ -97,7 +98,8 @@ impl ProxyHttp for Proxy {
         // Its place is given back before another one is taken.
         ctx.attempt.lease = None;
         again::wait(ctx).await;
-        let lease = ctx.attempt.next.take().map_or_else(|| upstream.pick(&ctx.attempt.tried), Ok);
+        let wish = affinity::wish(session.req_header(), ctx, &upstream);
+        let lease = ctx.attempt.next.take().map_or_else(|| upstream.pick(&ctx.attempt.tried, wish), Ok);
         let lease = lease.map_err(|unavailable| {
             // After a failed attempt the client is told of that one.
             if ctx.reply.is_none() {
@@ -171,6 +173,10 @@ impl ProxyHttp for Proxy {
         if !session.was_upgraded() {
             ctx.progress.body_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
             ctx.progress.request_done |= end_of_stream;
+            // Without a body all of the time is the upstream's.
+            if let Some(lease) = ctx.attempt.lease.as_ref().filter(|_| end_of_stream && ctx.progress.body_bytes > 0) {
+                lease.asked();
+            }
             if ctx.route.as_ref().is_some_and(|route| !route.filters.size.allows(ctx.progress.body_bytes)) {
                 ctx.reason = Some(Reason::BodyTooLarge);
                 ctx.reply = Some(SizeLimit::reply());
@@ -241,6 +247,7 @@ impl ProxyHttp for Proxy {
                 answer::clean(status, fields);
             }
             answer::decorate(fields, ctx);
+            affinity::remember(fields, ctx);
         });
         if status != StatusCode::SWITCHING_PROTOCOLS {
             self.let_go(session);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::lease::{Outcome, Unavailable};
 use super::outlier::Why;
 use super::retry::Failure;
+use crate::config::Name;
 
 /// Running counts, shared by the successive versions of one upstream.
 #[derive(Debug, Default)]
@@ -16,6 +17,34 @@ pub(super) struct Counters {
     retries: [AtomicU64; Failure::ALL.len()],
     over_budget: AtomicU64,
     ejections: [AtomicU64; Why::ALL.len()],
+    sticky: [AtomicU64; Stuck::ALL.len()],
+}
+
+/// Whether a client came to the endpoint that it was at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stuck {
+    /// It did
+    Kept,
+    /// It had not been anywhere, as far as its cookie said
+    New,
+    /// That endpoint is gone, or not fit
+    Moved,
+    /// That endpoint is at its cap: this request went elsewhere, the client stays
+    Away,
+}
+
+impl Stuck {
+    /// Every one, in the order of the counters.
+    const ALL: [Self; 4] = [Self::Kept, Self::New, Self::Moved, Self::Away];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kept => "kept",
+            Self::New => "new",
+            Self::Moved => "moved",
+            Self::Away => "away",
+        }
+    }
 }
 
 /// A moment's counts. They only grow, over reloads too.
@@ -31,6 +60,8 @@ pub struct Counts {
     pub over_budget: u64,
     /// For `tollgate_ejections_total{upstream,reason}`
     pub ejections: Vec<(&'static str, u64)>,
+    /// For `tollgate_sticky_requests_total{upstream,result}`
+    pub sticky: Vec<(&'static str, u64)>,
 }
 
 /// A moment's view of one endpoint.
@@ -54,6 +85,14 @@ pub struct EndpointStatus {
     pub ejected_for: Option<Duration>,
     /// How often it was
     pub ejections: u64,
+    /// What it has of that now, in hundredths of a unit
+    pub weight_now: u32,
+    /// Lower ones are used first
+    pub priority: u8,
+    /// Where it is, if that is written
+    pub zone: Option<Name>,
+    /// How long it takes to answer, where that decides
+    pub latency: Option<Duration>,
 }
 
 impl Counters {
@@ -77,6 +116,10 @@ impl Counters {
         self.over_budget.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(super) fn stuck(&self, stuck: Stuck) {
+        self.sticky[stuck as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn read(&self) -> Counts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counts {
@@ -85,6 +128,7 @@ impl Counters {
             retries: Failure::ALL.into_iter().map(Failure::name).zip(self.retries.iter().map(read)).collect(),
             over_budget: read(&self.over_budget),
             ejections: Why::ALL.into_iter().map(Why::name).zip(self.ejections.iter().map(read)).collect(),
+            sticky: Stuck::ALL.into_iter().map(Stuck::name).zip(self.sticky.iter().map(read)).collect(),
         }
     }
 }

@@ -3,19 +3,20 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
 
 use super::address::Address;
+use super::balance::{Ewma, Tag, Warmth, seed_of};
 use super::counters::EndpointStatus;
 use super::group::Lineage;
 use super::guard::Guard;
 use super::health::Health;
 use super::outlier::{self, Ejection, Record, Why};
 use super::suspicion::Suspicion;
-use crate::config;
+use crate::config::{self, Name};
 
 /// An address and what is written about it in the configuration.
 #[derive(Clone, Debug)]
@@ -24,6 +25,10 @@ pub(super) struct Place {
     pub(super) weight: u32,
     /// What a request of ours names as its Host: the address, or the name it was found by
     pub(super) authority: Arc<str>,
+    pub(super) priority: u8,
+    pub(super) zone: Option<Name>,
+    /// Of the zone of this gateway
+    pub(super) is_near: bool,
 }
 
 /// One address of an upstream.
@@ -33,6 +38,12 @@ pub struct Endpoint {
     text: Arc<str>,
     peer: HttpPeer,
     guard: Arc<Guard>,
+    /// From its address, the same in every gateway
+    seed: u64,
+    /// Where clients are bound to endpoints
+    tag: Option<Tag>,
+    /// Hundredths; less than the weight while it gets warm. Written when turns are laid out
+    weight_now: AtomicU32,
     state: Arc<State>,
     lineage: Arc<Lineage>,
 }
@@ -45,6 +56,8 @@ pub(super) struct State {
     /// An operator wants nothing new to go there
     drained: AtomicBool,
     suspicion: Suspicion,
+    warmth: Warmth,
+    ewma: Ewma,
     /// What the checks have seen: one writer at a time, never a request
     health: Mutex<Health>,
     /// Why it is unhealthy
@@ -60,6 +73,8 @@ impl State {
             healthy: AtomicBool::new(true),
             drained: AtomicBool::new(false),
             suspicion: Suspicion::new(now),
+            warmth: Warmth::new(now),
+            ewma: Ewma::new(now),
             health: Mutex::new(Health::default()),
             illness: Mutex::new(None),
             ejection: Ejection::new(now),
@@ -77,6 +92,11 @@ impl State {
         self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
     }
 
+    /// It is new, or has been away: with `slow_start` its share grows from now on.
+    pub(super) fn begin_anew(&self, now: Instant) {
+        self.warmth.lost(now);
+    }
+
     pub(super) fn release(&self) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
@@ -90,9 +110,16 @@ impl Endpoint {
         guard: Arc<Guard>,
         (state, lineage): (Arc<State>, Arc<Lineage>),
     ) -> Self {
-        let text = place.address.to_string().into();
+        let text: Arc<str> = place.address.to_string().into();
         let peer = super::peer::at(template, &place.address);
-        Self { place, text, peer, guard, state, lineage }
+        let weight_now = AtomicU32::new(hundredths(place.weight, 100));
+        let seed = seed_of(&text);
+        Self { place, text, peer, guard, seed, tag: None, weight_now, state, lineage }
+    }
+
+    /// The same where clients are bound to endpoints.
+    pub(super) fn with_tag(self, tag: Option<Tag>) -> Self {
+        Self { tag, ..self }
     }
 
     /// Where it is.
@@ -108,6 +135,44 @@ impl Endpoint {
     /// Share of the traffic, relative to the others.
     pub fn weight(&self) -> u32 {
         self.place.weight
+    }
+
+    /// What it has of that now, in hundredths of a unit.
+    pub(super) fn weight_now(&self) -> u32 {
+        self.weight_now.load(Ordering::Relaxed)
+    }
+
+    /// What it should have now.
+    fn weight_at(&self, slow_start: Option<Duration>, now: Instant) -> u32 {
+        let percent = slow_start.map_or(100, |slow_start| self.state.warmth.percent(slow_start, now));
+        hundredths(self.place.weight, percent)
+    }
+
+    /// Brings the weight up to date: turns are about to be laid out.
+    pub(super) fn grow(&self, slow_start: Option<Duration>, now: Instant) {
+        self.weight_now.store(self.weight_at(slow_start, now), Ordering::Relaxed);
+    }
+
+    /// Whether turns should be laid out for it.
+    pub(super) fn has_grown(&self, slow_start: Option<Duration>, now: Instant) -> bool {
+        self.weight_now() != self.weight_at(slow_start, now)
+    }
+
+    /// Which tier it belongs to: by priority, and whether it is of this gateway's zone.
+    pub(super) fn tier(&self) -> (u8, bool) {
+        (self.place.priority, self.place.is_near)
+    }
+
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    pub(super) fn tag(&self) -> Option<Tag> {
+        self.tag
+    }
+
+    pub(super) fn ewma(&self) -> &Ewma {
+        &self.state.ewma
     }
 
     /// Whether requests may go there: health checks say so, where there are any, and it is not drained.
@@ -161,6 +226,9 @@ impl Endpoint {
     /// An operator wants nothing new to go there, or wants it to serve again.
     pub(super) fn drain(&self, drained: bool) {
         if self.state.drained.swap(drained, Ordering::Relaxed) != drained {
+            if !drained {
+                self.state.begin_anew(Instant::now());
+            }
             let what = if drained { "is drained: it gets no new requests" } else { "serves again" };
             log::info!("upstream {}: endpoint {} {what}", self.lineage.name, self.text);
         }
@@ -184,6 +252,10 @@ impl Endpoint {
             illness: self.state.illness.lock().clone().filter(|_| !self.passes_checks()),
             ejected_for: ejection.and_then(|ejection| ejection.remaining(now)),
             ejections: self.state.ejection.count(),
+            weight_now: self.weight_now(),
+            priority: self.place.priority,
+            zone: self.place.zone.clone(),
+            latency: self.state.ewma.last().map(|micros| Duration::from_secs_f32(micros / 1e6)),
         }
     }
 
@@ -232,6 +304,7 @@ impl Endpoint {
     /// A response came from it.
     pub(super) fn answered(&self) {
         if self.state.suspicion.succeeded() {
+            self.state.begin_anew(Instant::now());
             log::info!("upstream {}: endpoint {} answers again", self.lineage.name, self.text);
         }
     }
@@ -252,6 +325,9 @@ impl Endpoint {
     pub(super) fn checked(&self, result: Result<(), &str>, thresholds: super::health::Thresholds) -> bool {
         let mut health = self.state.health.lock();
         let Some(healthy) = health.observe(result.is_ok(), thresholds) else { return false };
+        if healthy {
+            self.state.begin_anew(Instant::now());
+        }
         self.state.healthy.store(healthy, Ordering::Relaxed);
         *self.state.illness.lock() = result.err().map(str::to_owned);
         match result {
@@ -260,4 +336,9 @@ impl Endpoint {
         }
         true
     }
+}
+
+/// So many per cent of a weight.
+fn hundredths(weight: u32, percent: u32) -> u32 {
+    weight.saturating_mul(percent)
 }

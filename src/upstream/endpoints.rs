@@ -2,32 +2,43 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
-use super::balance::{Random, is_less_busy, smooth_cycle};
+use super::balance::{Bond, Draw, Method, Random, Tag, Tier, Wish, ends, mix};
 use super::breaker::Permit;
 use super::endpoint::Endpoint;
 use super::group::Lineage;
 use super::guard::Guard;
 use super::lease::{Lease, Tried, Unavailable};
-use crate::config::{self, Balance, WhenAllDown};
-
-/// Draws before the whole list is looked through; with half the endpoints out, 255 of 256 requests need no more.
-const DRAWS: usize = 8;
+use crate::config::{self, WhenAllDown};
 
 /// How the choice is made, which a reload or a lookup does not change in passing.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
-    pub(super) balance: Balance,
+    pub(super) method: Method,
     pub(super) cap: Option<NonZeroU32>,
+    pub(super) slow_start: Option<Duration>,
     pub(super) when_all_down: WhenAllDown,
 }
 
 impl Rules {
     pub(super) fn of(spec: &config::Upstream) -> Self {
-        let config::Upstream { balance, max_requests_per_endpoint: cap, when_all_down, .. } = *spec;
-        Self { balance, cap, when_all_down }
+        let config::Upstream { max_requests_per_endpoint: cap, slow_start, when_all_down, .. } = *spec;
+        Self { method: Method::of(spec), cap, slow_start, when_all_down }
+    }
+
+    /// How long a latency is remembered, where it decides.
+    pub(super) fn decay(&self) -> Option<Duration> {
+        match self.method {
+            Method::PeakEwma { decay } => Some(decay),
+            _ => None,
+        }
+    }
+
+    /// Whether the choice depends on all requests in flight.
+    pub(super) fn is_bounded(&self) -> bool {
+        matches!(self.method, Method::ConsistentHash { factor: Some(_), .. })
     }
 }
 
@@ -38,10 +49,12 @@ pub(super) struct Endpoints {
     rules: Rules,
     lineage: Arc<Lineage>,
     guard: Arc<Guard>,
-    /// Places in `all` of those that were healthy when this was laid out: the round-robin cycle, or each once
-    slots: Box<[u32]>,
-    /// Turns taken
-    turn: AtomicU64,
+    /// By priority, those of this gateway's zone first
+    tiers: Box<[Tier]>,
+    /// Where the share of each tier ends, of 2^32
+    ends: Box<[u64]>,
+    /// Where clients are bound to endpoints: who each tag stands for, by tag
+    tags: Box<[(Tag, u32)]>,
     random: Random,
 }
 
@@ -59,64 +72,93 @@ enum Standard {
 }
 
 impl Endpoints {
-    /// Lays out the turns over those of `all` that are healthy now. `turn` is how many were taken before.
+    /// Lays out the turns over those of `all` that are healthy now. They go on where those of `before` are.
     pub(super) fn new(
         all: Box<[Arc<Endpoint>]>,
         rules: Rules,
         (lineage, guard): (Arc<Lineage>, Arc<Guard>),
-        turn: u64,
+        before: Option<&Self>,
         seed: u64,
     ) -> Self {
-        let healthy = || (0_u32..).zip(&*all).filter(|(_, endpoint)| endpoint.is_healthy());
-        let places: Vec<u32> = healthy().map(|(place, _)| place).collect();
-        let slots = match rules.balance {
-            Balance::LeastRequest => places,
-            Balance::RoundRobin => {
-                let weights: Vec<u32> = healthy().map(|(_, endpoint)| endpoint.weight()).collect();
-                smooth_cycle(&weights).into_iter().map(|slot| places[slot as usize]).collect()
-            }
+        let now = Instant::now();
+        all.iter().for_each(|endpoint| endpoint.grow(rules.slow_start, now));
+        let mut keys: Vec<_> = all.iter().map(|endpoint| endpoint.tier()).collect();
+        keys.sort_unstable_by_key(|(priority, is_near)| (*priority, !is_near));
+        keys.dedup();
+        let tier = |key: (u8, bool)| {
+            let members = (0_u32..).zip(&*all).filter(|(_, endpoint)| endpoint.tier() == key).map(|(place, _)| place);
+            let before = before.and_then(|before| before.tiers.iter().find(|tier| tier.key() == key));
+            Tier::new(key, members.collect(), &all, rules.method, before)
         };
-        let (turn, random) = (AtomicU64::new(turn), Random::new(seed));
-        Self { all, rules, lineage, guard, slots: slots.into(), turn, random }
+        let tiers: Box<[_]> = keys.into_iter().map(tier).collect();
+        let ends = ends(&tiers.iter().map(Tier::weights).collect::<Vec<_>>()).into();
+        let mut tags: Vec<_> =
+            (0_u32..).zip(&*all).filter_map(|(place, endpoint)| Some((endpoint.tag()?, place))).collect();
+        tags.sort_unstable();
+        Self { all, rules, lineage, guard, tiers, ends, tags: tags.into(), random: Random::new(seed) }
     }
 
-    /// The same endpoints, laid out for who is healthy now.
+    /// The same endpoints, laid out for who is healthy now, and how warm.
     pub(super) fn laid_out_again(&self, seed: u64) -> Self {
         let shared = (Arc::clone(&self.lineage), Arc::clone(&self.guard));
-        Self::new(self.all.clone(), self.rules, shared, self.turn(), seed)
+        Self::new(self.all.clone(), self.rules, shared, Some(self), seed)
+    }
+
+    /// Whether somebody is warmer than it was.
+    pub(super) fn is_outdated(&self, now: Instant) -> bool {
+        self.all.iter().any(|endpoint| endpoint.has_grown(self.rules.slow_start, now))
+    }
+
+    /// Requests in flight at all endpoints, where that decides.
+    pub(super) fn load(&self) -> u32 {
+        if self.rules.is_bounded() { self.lineage.in_flight.load(Ordering::Relaxed) } else { 0 }
     }
 
     pub(super) fn all(&self) -> &[Arc<Endpoint>] {
         &self.all
     }
 
-    pub(super) fn turn(&self) -> u64 {
-        self.turn.load(Ordering::Relaxed)
-    }
-
     /// Chooses and takes a place.
-    pub(super) fn pick(&self, tried: &Tried, now: impl Fn() -> Instant + Copy) -> Result<Lease, Unavailable> {
-        self.choose(tried, now).inspect_err(|why| self.lineage.counters.refused(*why))
+    pub(super) fn pick(
+        &self,
+        tried: &Tried,
+        wish: Wish,
+        now: impl Fn() -> Instant + Copy,
+    ) -> Result<Lease, Unavailable> {
+        self.choose(tried, wish, now).inspect_err(|why| self.lineage.counters.refused(*why))
     }
 
     /// The same for somebody who can do without.
-    pub(super) fn choose(&self, tried: &Tried, now: impl Fn() -> Instant + Copy) -> Result<Lease, Unavailable> {
-        let Some(breaker) = &self.guard.breaker else {
-            let endpoint = self.take(tried, now).ok_or_else(|| self.why_not(tried, now))?;
-            return Ok(Lease::new(endpoint, Permit::Usual));
+    pub(super) fn choose(
+        &self,
+        tried: &Tried,
+        wish: Wish,
+        now: impl Fn() -> Instant + Copy,
+    ) -> Result<Lease, Unavailable> {
+        let permit = match &self.guard.breaker {
+            Some(breaker) => breaker.admit(now).ok_or(Unavailable::BreakerOpen)?,
+            None => Permit::Usual,
         };
-        let permit = breaker.admit(now).ok_or(Unavailable::BreakerOpen)?;
-        match self.take(tried, now) {
-            Some(endpoint) => Ok(Lease::new(endpoint, permit)),
-            None => {
-                breaker.give_back(permit);
-                Err(self.why_not(tried, now))
-            }
+        if let Some((endpoint, is_away)) = self.take(tried, wish, now) {
+            let timed = self.rules.decay().map(|decay| (now(), decay));
+            return Ok(Lease::new(Arc::clone(endpoint), permit, timed, self.rules.is_bounded(), is_away));
         }
+        if let Some(breaker) = &self.guard.breaker {
+            breaker.give_back(permit);
+        }
+        Err(self.why_not(tried, now))
     }
 
-    /// Takes a place at the best there is.
-    fn take(&self, tried: &Tried, now: impl Fn() -> Instant + Copy) -> Option<Arc<Endpoint>> {
+    /// Takes a place at the best there is, and says whether its client is only away from the endpoint it is bound to.
+    fn take(&self, tried: &Tried, wish: Wish, now: impl Fn() -> Instant + Copy) -> Option<(&Arc<Endpoint>, bool)> {
+        let mut is_away = false;
+        if let Some(endpoint) = wish.bond.and_then(|bond| self.bonded(bond)) {
+            if self.is_open(endpoint, Standard::Good, tried, now) && endpoint.take(self.rules.cap, false, now) {
+                return Some((endpoint, false));
+            }
+            is_away = !endpoint.has_room(self.rules.cap) && self.is_accepted(endpoint, Standard::Good, tried, now);
+        }
+        let first = self.first_tier(wish);
         for standard in [Standard::Good, Standard::Fit, Standard::Any, Standard::Again] {
             let skipped = match standard {
                 Standard::Good | Standard::Fit => false,
@@ -127,16 +169,58 @@ impl Endpoints {
                 continue;
             }
             // A place may be gone between looking and taking, but then somebody else got on: this ends.
-            while let Some(endpoint) = self.draw(|endpoint| self.is_open(endpoint, standard, tried, now)) {
+            while let Some(endpoint) =
+                self.draw(first, wish, now, |endpoint| self.is_open(endpoint, standard, tried, now))
+            {
                 if endpoint.take(self.rules.cap, standard != Standard::Good, now) {
-                    return Some(Arc::clone(endpoint));
+                    return Some((endpoint, is_away));
                 }
             }
         }
         None
     }
 
+    /// The endpoint that a client was at, if it is still there.
+    fn bonded(&self, bond: Bond) -> Option<&Arc<Endpoint>> {
+        let found = self.tags.binary_search_by_key(&bond.tag, |(tag, _)| *tag).ok()?;
+        Some(&self.all[self.tags[found].1 as usize])
+    }
+
+    /// Whose share of the traffic a request belongs to: by chance, or by its key, so that a key stays where it is.
+    fn first_tier(&self, wish: Wish) -> usize {
+        if self.tiers.len() < 2 {
+            return 0;
+        }
+        let number = wish.key.map_or_else(|| self.random.next(), mix) >> 32;
+        self.ends.iter().position(|end| number < *end).unwrap_or(0)
+    }
+
+    /// The choice of the `first` tier, or of the next one that has any.
+    fn draw<N: Fn() -> Instant + Copy>(
+        &self,
+        first: usize,
+        wish: Wish,
+        now: N,
+        is_open: impl Fn(&Arc<Endpoint>) -> bool,
+    ) -> Option<&Arc<Endpoint>> {
+        let draw = Draw { all: &self.all, random: &self.random, key: wish.key, in_flight: self.load(), now };
+        let others = self.tiers.iter().enumerate().filter(|(index, _)| *index != first).map(|(_, tier)| tier);
+        let mut tiers = self.tiers.get(first).into_iter().chain(others);
+        tiers.find_map(|tier| tier.draw(&draw, self.rules.method, &is_open))
+    }
+
     fn is_open(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        standard: Standard,
+        tried: &Tried,
+        now: impl Fn() -> Instant + Copy,
+    ) -> bool {
+        endpoint.has_room(self.rules.cap) && self.is_accepted(endpoint, standard, tried, now)
+    }
+
+    /// Whether it could be used if it had room.
+    fn is_accepted(
         &self,
         endpoint: &Arc<Endpoint>,
         standard: Standard,
@@ -149,55 +233,7 @@ impl Endpoints {
         };
         tried_before
             && (is_fit(endpoint, now) || (standard == Standard::Any && !endpoint.is_drained()))
-            && endpoint.has_room(self.rules.cap)
             && (standard != Standard::Good || endpoint.permits(now))
-    }
-
-    /// The balance's choice among those that are open.
-    fn draw(&self, is_open: impl Fn(&Arc<Endpoint>) -> bool) -> Option<&Arc<Endpoint>> {
-        match self.rules.balance {
-            Balance::RoundRobin => self.draw_in_turn(is_open),
-            Balance::LeastRequest => self.draw_less_busy(is_open),
-        }
-    }
-
-    /// Whose turn it is; if that one is closed, its share goes to the others by their weights, not to its neighbour.
-    fn draw_in_turn(&self, is_open: impl Fn(&Arc<Endpoint>) -> bool) -> Option<&Arc<Endpoint>> {
-        if !self.slots.is_empty() {
-            let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.slots.len() as u64;
-            let next = self.at(turn as usize);
-            if is_open(next) {
-                return Some(next);
-            }
-            for _ in 0..DRAWS {
-                let other = self.at(self.random.below(self.slots.len(), 1).0);
-                if is_open(other) {
-                    return Some(other);
-                }
-            }
-        }
-        let start = self.random.below(self.all.len().max(1), 1).0;
-        let (before, after) = self.all.split_at(start.min(self.all.len()));
-        after.iter().chain(before).find(|endpoint| is_open(endpoint))
-    }
-
-    /// The less busy of two different ones; if chance finds none that is open, the least busy of all that are.
-    fn draw_less_busy(&self, is_open: impl Fn(&Arc<Endpoint>) -> bool) -> Option<&Arc<Endpoint>> {
-        let count = self.slots.len();
-        if count > 1 {
-            for _ in 0..DRAWS {
-                let (first, step) = self.random.below(count, count - 1);
-                let pair = [self.at(first), self.at((first + 1 + step) % count)];
-                if let Some(endpoint) = least_busy(pair.into_iter().filter(|endpoint| is_open(endpoint))) {
-                    return Some(endpoint);
-                }
-            }
-        }
-        least_busy(self.all.iter().filter(|endpoint| is_open(endpoint)))
-    }
-
-    fn at(&self, slot: usize) -> &Arc<Endpoint> {
-        &self.all[self.slots[slot] as usize]
     }
 
     /// The reason that helps the operator most.
@@ -219,10 +255,4 @@ impl Endpoints {
 /// Healthy and not ejected.
 fn is_fit(endpoint: &Endpoint, now: impl Fn() -> Instant + Copy) -> bool {
     endpoint.is_healthy() && !endpoint.is_ejected(now)
-}
-
-/// The least busy; of equals the first.
-fn least_busy<'a>(endpoints: impl Iterator<Item = &'a Arc<Endpoint>>) -> Option<&'a Arc<Endpoint>> {
-    let load = |endpoint: &Arc<Endpoint>| (endpoint.in_flight(), endpoint.weight());
-    endpoints.reduce(|best, next| if is_less_busy(load(next), load(best)) { next } else { best })
 }

@@ -4,19 +4,21 @@ use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
 use tokio::sync::{Notify, watch};
 
 use super::address::Address;
+use super::balance::{self, Bond, Sticky, Wish};
 use super::breaker::BreakerState;
 use super::budget::Budget;
-use super::counters::{Counters, Counts, EndpointStatus};
+use super::counters::{Counters, Counts, EndpointStatus, Stuck};
 use super::discovery::{self, Found, Resolver, Target};
 use super::endpoint::{Endpoint, Place, State};
 use super::endpoints::{Endpoints, Rules};
@@ -37,6 +39,7 @@ pub struct Upstream {
     spec: config::Upstream,
     retry: RetryPolicy,
     template: HttpPeer,
+    sticky: Option<Sticky>,
     check: Option<Arc<Check>>,
     /// What requests read
     endpoints: ArcSwap<Endpoints>,
@@ -52,6 +55,8 @@ pub struct Upstream {
 #[derive(Clone, Debug)]
 struct Known {
     lineage: Arc<Lineage>,
+    /// Nothing was known before: who is found first is not new
+    is_beginning: bool,
     /// What the file of endpoints lists; only that of this version
     listed: Vec<config::Endpoint>,
     resolved: HashMap<Target, Vec<Found>>,
@@ -79,6 +84,8 @@ pub(super) struct Lineage {
     pub(super) budget: Budget,
     /// Of the endpoints there are now: locked by those who put one out
     pub(super) roster: Mutex<Vec<Arc<State>>>,
+    /// Requests in flight at all endpoints, where that decides
+    pub(super) in_flight: AtomicU32,
     /// Which version's tasks are at work; those of older ones end
     at_work: AtomicU64,
 }
@@ -90,6 +97,7 @@ impl Lineage {
             counters: Counters::default(),
             budget: Budget::new(now),
             roster: Mutex::default(),
+            in_flight: AtomicU32::new(0),
             at_work: AtomicU64::new(0),
         }
     }
@@ -112,16 +120,18 @@ impl Upstream {
         let guard = Arc::new(Guard::build(name, spec, Instant::now()));
         let known = Known {
             lineage: Arc::clone(&lineage),
+            is_beginning: true,
             listed: listed.cloned().collect(),
             resolved: HashMap::new(),
             guard: Arc::clone(&guard),
             states: HashMap::new(),
         };
-        let none = Endpoints::new([].into(), Rules::of(spec), (lineage, guard), 0, seed());
+        let none = Endpoints::new([].into(), Rules::of(spec), (lineage, guard), None, seed());
         let upstream = Self {
             name: Arc::clone(name),
             retry: RetryPolicy::build(&spec.retry),
             template: super::peer::template(name, spec)?,
+            sticky: spec.sticky.as_ref().map(|sticky| Sticky::build(name, sticky)),
             check: check.map(Arc::new),
             endpoints: ArcSwap::from_pointee(none),
             unanswered: watch::Sender::new(targets(spec)),
@@ -129,7 +139,10 @@ impl Upstream {
             changed: Arc::default(),
             spec: spec.clone(),
         };
-        upstream.rebuild(&mut upstream.known.lock());
+        let mut known = upstream.known.lock();
+        upstream.rebuild(&mut known);
+        known.is_beginning = !upstream.unanswered.borrow().is_empty();
+        drop(known);
         Ok(upstream)
     }
 
@@ -144,6 +157,7 @@ impl Upstream {
         }
         let listed = std::mem::take(&mut known.listed);
         *known = Known { listed, guard: Arc::new(guard), ..inherited };
+        self.endpoints.store(previous.current());
         let targets = targets(&self.spec);
         known.resolved.retain(|target, _| targets.contains(target));
         self.unanswered.send_modify(|unanswered| unanswered.retain(|target| !known.resolved.contains_key(target)));
@@ -165,16 +179,42 @@ impl Upstream {
         &self.retry
     }
 
+    /// How clients are bound to endpoints, if they are.
+    pub fn sticky(&self) -> Option<&Sticky> {
+        self.sticky.as_ref()
+    }
+
     /// The next endpoint for a request that has failed at those `tried`; its place is taken until the lease drops.
-    pub fn pick(&self, tried: &Tried) -> Result<Lease, Unavailable> {
-        self.endpoints.load().pick(tried, Instant::now)
+    pub fn pick(&self, tried: &Tried, wish: Wish) -> Result<Lease, Unavailable> {
+        self.endpoints.load().pick(tried, wish, Instant::now)
+    }
+
+    /// The cookie for a client that was served by `lease`, if it needs another than it has.
+    pub fn cookie(&self, lease: &Lease, bond: Option<Bond>, is_encrypted: bool) -> Option<HeaderValue> {
+        let (sticky, tag) = (self.sticky.as_ref()?, lease.endpoint().tag()?);
+        let stuck = match bond {
+            None => Stuck::New,
+            Some(bond) if bond.is_to(tag) => Stuck::Kept,
+            Some(_) if lease.is_away() => Stuck::Away,
+            Some(_) => Stuck::Moved,
+        };
+        lease.counters().stuck(stuck);
+        let needs_none = stuck == Stuck::Away || bond.is_some_and(|bond| bond.holds(tag));
+        (!needs_none).then(|| sticky.cookie(tag, SystemTime::now(), is_encrypted))
     }
 
     /// [`Self::pick`] for a request that has an answer already and would rather have another: notes that the try of
     /// `lease` failed, but only if there is a place elsewhere and the budget has a retry left.
-    pub fn pick_another(&self, tried: &mut Tried, lease: &Lease, failure: Failure, now: Instant) -> Option<Lease> {
+    pub fn pick_another(
+        &self,
+        tried: &mut Tried,
+        lease: &Lease,
+        failure: Failure,
+        wish: Wish,
+        now: Instant,
+    ) -> Option<Lease> {
         tried.note(lease, failure);
-        let next = self.endpoints.load().choose(tried, || now).ok().filter(|_| self.affords_retry(lease, now));
+        let next = self.endpoints.load().choose(tried, wish, || now).ok().filter(|_| self.affords_retry(lease, now));
         match next {
             Some(_) => lease.counters().retried(failure),
             None => tried.forget_last(),
@@ -214,7 +254,10 @@ impl Upstream {
             tasks.push(Box::pin(outlier::watch(owner.clone(), outlier)));
         }
         if let Some(check) = &self.check {
-            tasks.push(Box::pin(health::watch(owner, Arc::clone(check))));
+            tasks.push(Box::pin(health::watch(owner.clone(), Arc::clone(check))));
+        }
+        if let Some(slow_start) = self.spec.slow_start {
+            tasks.push(Box::pin(balance::warm_up(owner, slow_start)));
         }
         tasks
     }
@@ -263,6 +306,9 @@ impl Upstream {
             }
         }
         self.unanswered.send_if_modified(|unanswered| unanswered.remove(target));
+        if self.unanswered.borrow().is_empty() {
+            self.known.lock().is_beginning = false;
+        }
     }
 
     /// The file of endpoints lists others now.
@@ -291,17 +337,18 @@ impl Upstream {
 
     /// Replaces the endpoints by what is configured and known now.
     fn rebuild(&self, known: &mut Known) {
-        let places = places(self.spec.endpoints.iter().chain(&known.listed), &known.resolved);
+        let places = places(self.spec.endpoints.iter().chain(&known.listed), &known.resolved, self.spec.zone.as_ref());
         let all = places.into_iter().map(|place| {
             let state = known.state_of(&place.address);
+            let tag = self.sticky.as_ref().map(|sticky| sticky.tag(&place.address.to_string()));
             let (guard, lineage) = (Arc::clone(&known.guard), Arc::clone(&known.lineage));
-            Arc::new(Endpoint::new(place, &self.template, guard, (state, lineage)))
+            Arc::new(Endpoint::new(place, &self.template, guard, (state, lineage)).with_tag(tag))
         });
         let all: Box<[_]> = all.collect();
-        let turn = self.endpoints.load().turn();
+        let before = self.endpoints.load();
         let shared = (Arc::clone(&known.lineage), Arc::clone(&known.guard));
         *shared.0.roster.lock() = all.iter().map(|endpoint| Arc::clone(endpoint.state())).collect();
-        self.endpoints.store(Arc::new(Endpoints::new(all, Rules::of(&self.spec), shared, turn, seed())));
+        self.endpoints.store(Arc::new(Endpoints::new(all, Rules::of(&self.spec), shared, Some(&before), seed())));
         known.states.retain(|_, state| state.strong_count() > 0);
     }
 }
@@ -311,7 +358,11 @@ impl Known {
         if let Some(state) = self.states.get(address).and_then(Weak::upgrade) {
             return state;
         }
-        let state = Arc::new(State::new(Instant::now()));
+        let now = Instant::now();
+        let state = Arc::new(State::new(now));
+        if !self.is_beginning {
+            state.begin_anew(now);
+        }
         self.states.insert(address.clone(), Arc::downgrade(&state));
         state
     }
@@ -337,6 +388,7 @@ impl Owner {
 fn places<'a>(
     endpoints: impl Iterator<Item = &'a config::Endpoint>,
     resolved: &HashMap<Target, Vec<Found>>,
+    zone: Option<&Name>,
 ) -> Vec<Place> {
     let mut places: Vec<Place> = Vec::new();
     let mut seen: HashMap<Address, usize> = HashMap::new();
@@ -361,7 +413,14 @@ fn places<'a>(
                 continue;
             }
             seen.insert(address.clone(), places.len());
-            places.push(Place { address, weight, authority });
+            places.push(Place {
+                address,
+                weight,
+                authority,
+                priority: endpoint.priority,
+                zone: endpoint.zone.clone(),
+                is_near: zone.is_some() && endpoint.zone.as_ref() == zone,
+            });
         }
     }
     places

@@ -1,8 +1,8 @@
 //! The right to use one endpoint once, and how that went.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -115,13 +115,74 @@ pub struct Lease {
     permit: Permit,
     /// When it was made, where that is of interest
     began: Option<Instant>,
+    /// Where latency decides
+    stopwatch: Option<Stopwatch>,
+    /// It is among the requests in flight of the whole upstream, which are counted where that decides
+    is_counted: bool,
+    /// The client is only away from the endpoint that it is bound to, which has no room at the moment
+    is_away: bool,
+}
+
+/// Tells an endpoint's average how long an answer took.
+#[derive(Debug)]
+struct Stopwatch {
+    began: Instant,
+    decay: Duration,
+    /// Nanoseconds after that: when the endpoint had all it needs to answer
+    asked: AtomicU64,
+    was_told: AtomicBool,
+}
+
+impl Stopwatch {
+    fn observe(&self, endpoint: &Endpoint, outcome: Outcome) {
+        let (now, ewma) = (Instant::now(), endpoint.ewma());
+        let asked = Duration::from_nanos(self.asked.load(Ordering::Relaxed));
+        let took = now.saturating_duration_since(self.began).saturating_sub(asked);
+        let was_told = self.was_told.swap(true, Ordering::Relaxed);
+        match outcome {
+            Outcome::Answered(status) if !status.is_server_error() => ewma.observe(took, now, self.decay),
+            Outcome::Abandoned if was_told => {}
+            Outcome::Abandoned => ewma.abandoned(took, now),
+            // How long a response ran before it broke off says nothing.
+            Outcome::Incomplete => ewma.failed(Duration::ZERO, now),
+            _ => ewma.failed(took, now),
+        }
+    }
 }
 
 impl Lease {
-    /// For an endpoint whose place has been reserved.
-    pub(super) fn new(endpoint: Arc<Endpoint>, permit: Permit) -> Self {
+    /// For an endpoint whose place has been reserved. `timed` is since when, where latency decides, and how long one is
+    /// remembered.
+    pub(super) fn new(
+        endpoint: Arc<Endpoint>,
+        permit: Permit,
+        timed: Option<(Instant, Duration)>,
+        is_counted: bool,
+        is_away: bool,
+    ) -> Self {
+        if is_counted {
+            endpoint.lineage().in_flight.fetch_add(1, Ordering::Relaxed);
+        }
         let began = endpoint.guard().times().then(Instant::now);
-        Self { endpoint, result: AtomicU8::new(UNKNOWN), permit, began }
+        let stopwatch = timed.map(|(began, decay)| Stopwatch {
+            began,
+            decay,
+            asked: AtomicU64::new(0),
+            was_told: AtomicBool::new(false),
+        });
+        Self { endpoint, result: AtomicU8::new(UNKNOWN), permit, began, stopwatch, is_counted, is_away }
+    }
+
+    /// The request has been sent whole: what was waited for until now was the client.
+    pub fn asked(&self) {
+        if let Some(stopwatch) = &self.stopwatch {
+            let after = stopwatch.began.elapsed().as_nanos();
+            stopwatch.asked.store(u64::try_from(after).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn is_away(&self) -> bool {
+        self.is_away
     }
 
     /// Where the request goes.
@@ -140,6 +201,9 @@ impl Lease {
     /// Says how the try went; call it as soon as it is known, and again if it went on to end otherwise.
     pub fn observe(&self, outcome: Outcome) {
         let before = self.result.swap(outcome.result(), Ordering::Relaxed);
+        if let Some(stopwatch) = &self.stopwatch {
+            stopwatch.observe(&self.endpoint, outcome);
+        }
         match outcome {
             Outcome::Answered(_) => self.endpoint.answered(),
             Outcome::ConnectFailed | Outcome::ConnectTimeout | Outcome::TlsFailed => {
@@ -178,6 +242,12 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if let Some(stopwatch) = &self.stopwatch {
+            stopwatch.observe(&self.endpoint, Outcome::Abandoned);
+        }
+        if self.is_counted {
+            self.endpoint.lineage().in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
         self.endpoint.state().release();
         let result = self.result.load(Ordering::Relaxed);
         let guard = self.endpoint.guard();

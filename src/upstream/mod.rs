@@ -28,6 +28,7 @@ mod window;
 pub use address::Address;
 pub use announce::Announced;
 pub(crate) use announce::header as announcement;
+pub use balance::{Bond, Sticky, Wish};
 pub use breaker::BreakerState;
 pub use counters::{Counts, EndpointStatus};
 pub use endpoint::Endpoint;

@@ -5,6 +5,7 @@ mod support;
 // A request, from the door to the upstream and back.
 mod allowance; // what limits weigh, when they begin anew, and what is told of them
 mod auth; // who calls: judged here, told to the origin, and nobody else gets there
+mod balance; // who is next, and whose client stays where
 mod calamity; // services that die, freeze, break off, lie and flap beside a good one
 mod client_certificate; // who the client is by its certificate, and who is told
 mod connections; // how many of them one address may have, and how fast they may come

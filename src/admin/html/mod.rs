@@ -224,6 +224,10 @@ mod tests {
         let endpoint = |healthy, suspect| Endpoint {
             address: "10.0.0.1:80".into(),
             weight: 1,
+            weight_now: 1.0,
+            priority: 0,
+            zone: None,
+            ewma_seconds: None,
             healthy,
             drained: false,
             suspect,

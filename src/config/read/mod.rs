@@ -5,6 +5,7 @@
 //! `report` the walking and telling.
 
 mod auth;
+mod balance;
 mod complaint;
 mod defaults;
 mod endpoints_file;
@@ -106,7 +107,7 @@ fn config<'a>(ctx: &'a Context<'a>, sections: Sections<'a>) -> Option<Config> {
     let read_limits = limits.read(limit::limit);
     let read_auth = auth.read(auth::auth);
     let log = log::log(log, &read_auth);
-    let read_upstreams = upstreams.read(upstream::upstream);
+    let read_upstreams = upstreams.read(|table| upstream::upstream(table, server.as_ref()));
     let mut identity_headers = auth::all_identity_headers(&read_auth);
     let read_listeners = listeners.read(|table| {
         listener::listener(table, server.as_ref(), &limits, &read_limits, &identity_headers, &mut addresses)

@@ -191,6 +191,11 @@ impl<'a> Node<'a> {
 
     /// A share, from 0 to 1.
     pub(super) fn share(&self) -> Option<f64> {
+        self.number(0.0..=1.0)
+    }
+
+    /// A number within bounds, whole or not.
+    pub(super) fn number(&self, bounds: RangeInclusive<f64>) -> Option<f64> {
         let number = match self.value {
             DeValue::Integer(number) => i32::from_str_radix(number.as_str(), number.radix()).ok().map(f64::from),
             DeValue::Float(number) => number.as_str().parse().ok(),
@@ -199,9 +204,9 @@ impl<'a> Node<'a> {
                 return None;
             }
         };
-        let number = number.filter(|number| (0.0..=1.0).contains(number));
+        let number = number.filter(|number| bounds.contains(number));
         if number.is_none() {
-            self.problem("this must be a number from 0.0 to 1.0");
+            self.problem(format!("this must be a number from {:?} to {:?}", bounds.start(), bounds.end()));
         }
         number
     }
@@ -218,6 +223,10 @@ impl<'a> Node<'a> {
                 None
             }
         }
+    }
+
+    pub(super) fn is_text(&self) -> bool {
+        matches!(self.value, DeValue::String(_))
     }
 
     pub(super) fn is_list(&self) -> bool {

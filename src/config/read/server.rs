@@ -39,6 +39,7 @@ pub(super) fn server(ctx: &Context<'_>, mut table: Table<'_>) -> Option<Server> 
     let max_connection_rate_per_address = table.optional("max_connection_rate_per_address", connection_rate);
     let keep_underscore_headers = table.or("keep_underscore_headers", false, Node::boolean);
     let watch = table.or("watch", false, Node::boolean);
+    let zone = table.optional("zone", value::zone);
     table.finish(&[]);
     Some(Server {
         threads: threads?,
@@ -51,6 +52,7 @@ pub(super) fn server(ctx: &Context<'_>, mut table: Table<'_>) -> Option<Server> 
         max_connection_rate_per_address: max_connection_rate_per_address?,
         keep_underscore_headers: keep_underscore_headers?,
         watch: watch?,
+        zone: zone?,
     })
 }
 

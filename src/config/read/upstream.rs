@@ -12,15 +12,16 @@ use super::complaint::Complaint;
 use super::leaf::{address, header, path};
 use super::node::Node;
 use super::table::Table;
-use super::{endpoints_file, file, fitness, value};
+use super::{balance, endpoints_file, file, fitness, value};
 use crate::config::{
-    Balance, Certificate, Endpoint, EndpointAddress, Health, HealthKind, Host, ProxyHeader, Retry, RetryOn, Timeouts,
+    Certificate, Endpoint, EndpointAddress, Health, HealthKind, Host, ProxyHeader, Retry, RetryOn, Server, Timeouts,
     Upstream, UpstreamProtocol, UpstreamTls,
 };
 
 const MAX_ENDPOINTS: usize = 1000;
 const MAX_NAMESERVERS: usize = 8;
 const MAX_WEIGHT: u32 = 1000;
+const MAX_PRIORITY: u8 = 15;
 const MAX_REQUESTS: u32 = 1_000_000;
 const MAX_RETRIES: u32 = 10;
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
@@ -29,7 +30,7 @@ const MAX_IN_A_ROW: u32 = 100;
 const MAX_RANGES: usize = 32;
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-pub(super) fn upstream(mut table: Table<'_>) -> Option<Upstream> {
+pub(super) fn upstream(mut table: Table<'_>, server: Option<&Server>) -> Option<Upstream> {
     let endpoints_file = table.optional("endpoints_file", endpoints_file::endpoints_file);
     let endpoints = if table.has("endpoints_file") {
         table.or("endpoints", Vec::new(), endpoints)
@@ -37,10 +38,9 @@ pub(super) fn upstream(mut table: Table<'_>) -> Option<Upstream> {
         table.required("endpoints", "where requests go, [\"10.0.0.11:8080\"]", endpoints)
     };
     let nameservers = table.or("nameservers", Vec::new(), nameservers);
-    let balance = table.or("balance", Balance::RoundRobin, |node| {
-        let words = [("round_robin", Balance::RoundRobin), ("least_request", Balance::LeastRequest)];
-        node.word(&words, &["random", "consistent_hash"])
-    });
+    let balance = balance::balance(&mut table);
+    let sticky = table.optional("sticky", |node| balance::sticky(node.table()?));
+    let slow_start = table.optional("slow_start", |node| value::duration(node, HOUR));
     let protocol = protocol(&mut table);
     let host = table.or("host", Host::Preserve, host);
     let proxy_protocol = table.or("proxy_protocol", None, |node| {
@@ -56,12 +56,15 @@ pub(super) fn upstream(mut table: Table<'_>) -> Option<Upstream> {
     let outlier = table.optional("outlier", |node| fitness::outlier(node.table()?));
     let breaker = table.optional("breaker", |node| fitness::breaker(node.table()?));
     let when_all_down = fitness::when_all_down(&mut table);
-    table.finish(&["hash_key"]);
+    table.finish(&[]);
     Some(Upstream {
         endpoints: endpoints?,
         endpoints_file: endpoints_file?,
         nameservers: nameservers?,
         balance: balance?,
+        sticky: sticky?,
+        slow_start: slow_start?,
+        zone: server.and_then(|server| server.zone.clone()),
         protocol: protocol?,
         host: host?,
         proxy_protocol: proxy_protocol?,
@@ -105,12 +108,14 @@ pub(super) fn endpoints(node: &Node<'_>) -> Option<Vec<Endpoint>> {
 
 fn endpoint(node: &Node<'_>) -> Option<Endpoint> {
     let Some(mut table) = node.inline_table() else {
-        return node.parse(address::endpoint).map(|address| Endpoint { address, weight: 1 });
+        return node.parse(address::endpoint).map(|address| Endpoint { address, weight: 1, priority: 0, zone: None });
     };
     let address = table.required("address", "where the endpoint is", |node| node.parse(address::endpoint));
     let weight = table.or("weight", 1, |node| node.integer(1..=MAX_WEIGHT));
+    let priority = table.or("priority", 0, |node| node.integer(0..=MAX_PRIORITY));
+    let zone = table.optional("zone", value::zone);
     table.finish(&[]);
-    Some(Endpoint { address: address?, weight: weight? })
+    Some(Endpoint { address: address?, weight: weight?, priority: priority?, zone: zone? })
 }
 
 fn protocol(table: &mut Table<'_>) -> Option<UpstreamProtocol> {

@@ -16,6 +16,9 @@ pub(super) const TICK: Duration = Duration::from_millis(1);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Most names in a list of references.
 const MAX_NAMES: usize = 64;
+/// Longest name of a place, which every page of the admin side repeats.
+const MAX_ZONE: usize = 64;
+const LONG_ZONE: &str = "a zone's name has 64 bytes at most";
 /// Longest free text.
 const MAX_TEXT: usize = 4096;
 
@@ -82,6 +85,12 @@ pub(super) fn plain_text(text: &str) -> Result<String, Complaint> {
         return Err(Complaint::new("this has a control character"));
     }
     Ok(text.to_owned())
+}
+
+/// The name of a place.
+pub(super) fn zone(node: &Node<'_>) -> Option<Name> {
+    node.parse(|text| if text.len() <= MAX_ZONE { plain_text(text) } else { Err(Complaint::new(LONG_ZONE)) })
+        .map(Name::from)
 }
 
 /// Names of a section, none of them twice; none at all is a list too. `check` says what is wrong with one here.

@@ -96,6 +96,15 @@ pub(crate) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
+/// The name of a cookie.
+pub(crate) fn cookie(text: &str) -> Result<String, Complaint> {
+    if is_token(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(Complaint::about(0..text.len(), "is not the name of a cookie"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

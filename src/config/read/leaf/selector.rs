@@ -82,8 +82,7 @@ fn header_name(name: &str) -> Result<HeaderName, Complaint> {
 fn cookie(name: &str) -> Result<String, Complaint> {
     match name {
         "" => Err(nameless("cookie.session")),
-        name if header::is_token(name) => Ok(name.to_owned()),
-        _ => Err(Complaint::about(0..name.len(), "is not the name of a cookie")),
+        name => header::cookie(name),
     }
 }
 

@@ -1,6 +1,4 @@
-//! Who is next: smooth weighted round robin as a precomputed cycle, and the power of two choices.
-
-use std::sync::atomic::{AtomicU64, Ordering};
+//! Smooth weighted round robin as a precomputed cycle.
 
 /// Bounds the work (slots times endpoints) of laying out a cycle, and with it the memory the cycle takes.
 const LAYOUT_BUDGET: u64 = 4_000_000;
@@ -12,7 +10,7 @@ const LONGEST_CYCLE: u64 = 65_536;
 ///
 /// Exact, unless the weights' sum over their common divisor is too long a cycle; then each share is rounded to the
 /// nearest slot, and nobody's to less than one.
-pub(super) fn smooth_cycle(weights: &[u32]) -> Vec<u32> {
+pub(in crate::upstream) fn smooth_cycle(weights: &[u32]) -> Vec<u32> {
     let weights = shortened(weights);
     let total: i64 = weights.iter().sum();
     if total == weights.len() as i64 {
@@ -55,36 +53,6 @@ fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// Whether an endpoint with `a` would be less busy with one more request than one with `b`: (in flight + 1) / weight,
-/// compared without dividing.
-pub(super) fn is_less_busy(a: (u32, u32), b: (u32, u32)) -> bool {
-    let after_one_more = |(in_flight, weight): (u32, u32), other: u32| {
-        debug_assert!(weight > 0);
-        (u64::from(in_flight) + 1) * u64::from(other)
-    };
-    after_one_more(a, b.1) < after_one_more(b, a.1)
-}
-
-/// A source of random numbers that workers share without a lock: SplitMix64 over a counter.
-#[derive(Debug)]
-pub(super) struct Random(AtomicU64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(AtomicU64::new(seed))
-    }
-
-    /// Two independent numbers below `a` and `b`, which are not 0.
-    pub(super) fn below(&self, a: usize, b: usize) -> (usize, usize) {
-        let mut x = self.0.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
-        x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        x ^= x >> 31;
-        let scaled = |half: u64, bound: usize| ((half * bound as u64) >> 32) as usize;
-        (scaled(x >> 32, a), scaled(x & 0xFFFF_FFFF, b))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -118,13 +86,6 @@ mod tests {
         assert!(counts(&cycle, 1000).iter().all(|count| *count > 0));
     }
 
-    #[test]
-    fn an_endpoint_with_twice_the_weight_is_as_busy_with_twice_the_requests() {
-        assert!(!is_less_busy((3, 2), (1, 1)) && !is_less_busy((1, 1), (3, 2)));
-        assert!(is_less_busy((2, 2), (1, 1)));
-        assert!(is_less_busy((0, 2), (0, 1)));
-    }
-
     proptest! {
         #[test]
         fn shares_of_a_cycle_are_exactly_the_weights(weights in prop::collection::vec(1_u32..=1000, 1..20)) {
@@ -147,22 +108,5 @@ mod tests {
                 }
             }
         }
-
-        #[test]
-        fn random_numbers_stay_below_their_bounds(seed: u64, a in 1_usize..5000, b in 1_usize..5000) {
-            let random = Random::new(seed);
-            for _ in 0..100 {
-                let (x, y) = random.below(a, b);
-                prop_assert!(x < a && y < b);
-            }
-        }
-    }
-
-    #[test]
-    fn random_numbers_reach_every_place_about_equally() {
-        let random = Random::new(1);
-        let mut counts = [0_u32; 8];
-        (0..80_000).for_each(|_| counts[random.below(8, 1).0] += 1);
-        assert!(counts.iter().all(|count| (9_500..10_500).contains(count)), "{counts:?}");
     }
 }
