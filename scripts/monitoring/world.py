@@ -30,6 +30,9 @@ class Service(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answer)
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
+    def handle_error(self, *_):
+        """A connection that the gateway has ended is nothing to tell."""
+
     @property
     def address(self):
         return f"127.0.0.1:{self.server_port}"
