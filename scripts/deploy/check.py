@@ -15,8 +15,8 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 CHART = DEPLOY / "kubernetes/chart"
-# Every Kubernetes that is maintained, and the newest.
-VERSIONS = ["1.34", "1.35", "1.36", "1.37"]
+# The first that has every field, the newest, and some between.
+VERSIONS = ["1.27", "1.31", "1.35", "1.37"]
 # The kinds of the operator are not Kubernetes' own: their schemas are asked by operator.mjs, where npm has brought them.
 OPERATOR = "monitoring.coreos.com/v1"
 CERTIFICATE = ROOT / "conf/examples/files"
