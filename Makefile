@@ -3,7 +3,7 @@
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt clippy doc deny conf bench limits load pgo clean
+.PHONY: help setup demo test check fmt clippy doc deny conf deploy monitoring bench limits load pgo clean
 
 CARGO ?= cargo
 # Seconds of load for each drill of `make load`.
@@ -14,7 +14,7 @@ RELEASE ?= target/release/tollgate
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin
 
 help: ## Say what there is to do
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is missing: cmake, a C compiler, rustfmt, clippy
 	@scripts/setup.sh check
@@ -56,6 +56,16 @@ conf:
 
 deny:
 	@scripts/deny.sh
+
+deploy: ## Check what stands in deploy/: manifests, the chart, rules and their tests (BLESS=1 writes what is made of them)
+	@scripts/setup.sh deploy
+	$(CARGO) build --locked --bin tollgate
+	@scripts/check-deploy.sh $(TOLLGATE)
+
+monitoring: ## Ask every query of dashboards and rules of a real Prometheus, with Tollgate under load
+	@scripts/setup.sh deploy
+	$(CARGO) build --locked --bin tollgate
+	@scripts/try-monitoring.sh $(TOLLGATE)
 
 bench: ## Compare what requests cost with nginx, HAProxy and the floor: 25 minutes (ARGS=--quick: three)
 	@scripts/setup.sh bench

@@ -4,7 +4,8 @@
 #   scripts/setup.sh check     the same, rustfmt and clippy
 #   scripts/setup.sh ci        the same, curl, HAProxy, which the tests put in front, Redis and dnsmasq, which they ask,
 #                              and node with npm, by which they run an OpenID provider
-#                              and gRPC peers
+#                              and gRPC peers; and what `deploy` needs
+#   scripts/setup.sh deploy    what `build` needs, Prometheus with promtool, Redis, Python, and node with npm
 #   scripts/setup.sh bench     what `build` needs, nginx, HAProxy, wrk, h2load and valgrind
 set -euo pipefail
 
@@ -12,14 +13,16 @@ say() { printf '%s\n' "$*" >&2; }
 
 # The program that shows whether a package is there, and the package.
 build="cmake:cmake cc:gcc c++:g++ make:make"
+deploy="promtool:prometheus prometheus:prometheus redis-server:redis-server python3:python3 node:nodejs npm:npm"
 case "${1:-build}" in
     build | check) wanted=$build ;;
-    ci) wanted="$build curl:curl haproxy:haproxy redis-server:redis-server node:nodejs npm:npm dnsmasq:dnsmasq-base" ;;
+    deploy) wanted="$build $deploy" ;;
+    ci) wanted="$build $deploy curl:curl haproxy:haproxy dnsmasq:dnsmasq-base" ;;
     bench)
         wanted="$build wrk:wrk nginx:nginx-light haproxy:haproxy taskset:util-linux"
         wanted+=" h2load:nghttp2-client callgrind_control:valgrind"
         ;;
-    *) say "usage: $0 build|check|ci|bench"; exit 2 ;;
+    *) say "usage: $0 build|check|ci|deploy|bench"; exit 2 ;;
 esac
 
 missing=()
@@ -27,6 +30,10 @@ for pair in $wanted; do
     # nginx and HAProxy stand where only root's PATH looks.
     PATH="$PATH:/usr/sbin" command -v "${pair%%:*}" > /dev/null || missing+=("${pair##*:}")
 done
+# A Python of Debian's has the module, and needs a package to use it.
+case "${1:-build}" in
+    ci | deploy) python3 -c 'import ensurepip' 2> /dev/null || missing+=(python3-venv) ;;
+esac
 
 if ((${#missing[@]})); then
     say "missing: ${missing[*]}"
@@ -66,6 +73,11 @@ case "${1:-build}" in
             fi
         done
         ;;
+esac
+
+# The schemas of the Prometheus operator.
+case "${1:-build}" in
+    ci | deploy) (cd "$(dirname "$0")/deploy" && npm ci --ignore-scripts --no-audit --no-fund) ;;
 esac
 
 # The OpenID provider and the gRPC peers of the tests, in the versions of their lock files.
