@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use http::HeaderValue;
 
@@ -30,6 +30,8 @@ pub struct Connection {
     pub deadline: Arc<Deadline>,
     source_value: HeaderValue,
     port_value: HeaderValue,
+    /// Pieces of responses by HTTP/2 that the client has not taken yet
+    pub untaken: AtomicUsize,
     aborted: AtomicBool,
     ends_with_client: AtomicBool,
 }
@@ -100,6 +102,7 @@ impl Connection {
             deadline: Arc::default(),
             source_value: address_value(source.ip()),
             port_value: local.port().into(),
+            untaken: AtomicUsize::new(0),
             aborted: AtomicBool::new(false),
             ends_with_client: AtomicBool::new(false),
         }

@@ -3,7 +3,7 @@
 //! The only table from errors to reasons. Pingora's own idea of what may be sent again is never used: it would repeat a
 //! POST that a broken h2 upstream may have carried out.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use http::header::RETRY_AFTER;
@@ -98,8 +98,9 @@ fn client(error: &ErrorType) -> Reason {
 }
 
 /// What the endpoint is credited with; nothing where it was not at fault.
-pub(super) fn outcome(reason: Reason) -> Option<Outcome> {
+pub(super) fn outcome(reason: Reason, ctx: &RequestCtx, now: Instant) -> Option<Outcome> {
     match reason {
+        Reason::RequestTimeout if !endpoint_had_its_time(ctx, now) => None,
         Reason::ConnectFailed => Some(Outcome::ConnectFailed),
         Reason::ConnectTimeout => Some(Outcome::ConnectTimeout),
         Reason::UpstreamTls | Reason::TlsTimeout => Some(Outcome::TlsFailed),
@@ -109,6 +110,16 @@ pub(super) fn outcome(reason: Reason) -> Option<Outcome> {
         Reason::ResponseIncomplete | Reason::UpstreamIdle => Some(Outcome::Incomplete),
         _ => None,
     }
+}
+
+/// Whether it was the endpoint that used up the time of an exchange. A client may take nearly all of it for its own
+/// body, or say that it will wait for no time at all.
+fn endpoint_had_its_time(ctx: &RequestCtx, now: Instant) -> bool {
+    let Some(asked) = ctx.attempt.asked else { return false };
+    let waited = now.saturating_duration_since(asked);
+    let all = now.saturating_duration_since(ctx.clock.steady);
+    let patience = ctx.upstream().map_or(Duration::MAX, |upstream| upstream.spec().timeouts.first_byte);
+    waited >= patience || (ctx.attempt.call_ends.is_none() && waited * 2 >= all)
 }
 
 /// As what a failure counts for another attempt, if it may have one at all: `replayable` is whether the body is still
@@ -180,8 +191,6 @@ pub(super) fn reply(reason: Reason) -> Reply {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn ctx(stream: bool, request_done: bool, answered: bool) -> RequestCtx {
@@ -206,7 +215,7 @@ mod tests {
             (E::WriteError, Reason::UpstreamReset, Outcome::Reset),
         ] {
             let reason = reason(&Error::new_up(error), &ctx, Instant::now());
-            assert_eq!((reason, super::outcome(reason)), (expected, Some(outcome)));
+            assert_eq!((reason, super::outcome(reason, &ctx, Instant::now())), (expected, Some(outcome)));
         }
     }
 
@@ -216,7 +225,22 @@ mod tests {
         assert_eq!(blame(&ctx(false, false, false)), Reason::ClientTimeout);
         assert_eq!(blame(&ctx(false, true, false)), Reason::UpstreamTimeout);
         assert_eq!(blame(&ctx(true, true, true)), Reason::StreamIdle);
-        assert_eq!(outcome(Reason::ClientTimeout), None);
+        assert_eq!(outcome(Reason::ClientTimeout, &ctx(true, true, true), Instant::now()), None);
+    }
+
+    #[test]
+    fn an_endpoint_is_not_blamed_for_the_time_that_its_client_took() {
+        let blamed = |asked: u64, calls: bool| {
+            let mut ctx = ctx(false, true, false);
+            let begun = ctx.clock.steady;
+            ctx.attempt.asked = Some(begun + Duration::from_secs(asked));
+            ctx.attempt.call_ends = calls.then_some(begun);
+            outcome(Reason::RequestTimeout, &ctx, begun + Duration::from_secs(10))
+        };
+        assert_eq!(blamed(0, false), Some(Outcome::Timeout));
+        assert_eq!(blamed(5, false), Some(Outcome::Timeout));
+        assert_eq!(blamed(6, false), None, "it had less than half");
+        assert_eq!(blamed(0, true), None, "the caller has chosen the end");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use http::header::CONTENT_LENGTH;
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
-use super::ctx::RequestCtx;
+use super::ctx::{RequestCtx, is_http2};
 use super::{intake, line};
 use crate::filter::limit::{self, Notes};
 use crate::filter::{Facts, asked_method};
@@ -120,7 +120,8 @@ impl Arrived<'_> {
         };
         ctx.attempt.last = route.timeout.map(|timeout| ctx.clock.steady + timeout);
         ctx.progress.stream = is_stream(is_upgrade, header);
-        if ctx.progress.stream && grpc::is_grpc(&header.headers) {
+        // gRPC is HTTP/2: what claims to be it by HTTP/1 is given no clock of its own.
+        if ctx.progress.stream && ctx.connection.as_deref().is_some_and(is_http2) && grpc::is_grpc(&header.headers) {
             ctx.attempt.call_ends = grpc::timeout(&header.headers).and_then(|left| ctx.clock.steady.checked_add(left));
             ctx.attempt.last = ctx.attempt.last.into_iter().chain(ctx.attempt.call_ends).min();
         }

@@ -369,7 +369,7 @@ fn fail(session: &Session, ctx: &mut RequestCtx, mut error: Box<Error>, replayab
     if begun {
         reason = answer::reason_once_begun(reason);
     }
-    if let (Some(lease), Some(outcome)) = (&ctx.attempt.lease, failure::outcome(reason)) {
+    if let (Some(lease), Some(outcome)) = (&ctx.attempt.lease, failure::outcome(reason, ctx, now)) {
         lease.observe(outcome);
     }
     let failure = failure::failure(reason, &error, replayable).filter(|_| !begun);

@@ -41,7 +41,9 @@ impl Guard {
         let Some(sign) = sign(outcome) else { return };
         let now = Instant::now();
         if let Some(breaker) = &self.breaker {
-            breaker.settle(permit, sign == Sign::Good, now);
+            // An endpoint that answers with an error of its own serves: one request that always fails, whoever sends it
+            // and however often, must not close the upstream to everybody.
+            breaker.settle(permit, sign != Sign::GatewayError, now);
         }
         if let Some(outlier) = &self.outlier {
             let took: Option<Duration> = began.map(|began| now.saturating_duration_since(began));
@@ -80,6 +82,8 @@ fn sign(outcome: Outcome) -> Option<Sign> {
     match outcome {
         Outcome::Answered(status) => Some(match status.as_u16() {
             502..=504 => Sign::GatewayError,
+            // What no endpoint would do for this request says nothing of this one, and clients can ask for it.
+            501 | 505 => Sign::Good,
             500.. => Sign::ServerError,
             _ => Sign::Good,
         }),

@@ -182,8 +182,11 @@ fn a_breaker_opens_refuses_at_once_and_closes_after_its_trials() {
     let breaker = "breaker = { failures = \"50%\", min_requests = 10, open_for = \"1s\", trials = 2 }\n\
                    retry = { max_retries = 0 }";
     let tollgate = before(&[origin.addr()], breaker);
+    // An error of the service's own says that it serves.
     mood.store(500, Ordering::SeqCst);
-    assert_eq!(statuses(&tollgate, 10), BTreeMap::from([(500, 10)]));
+    assert_eq!(statuses(&tollgate, 30), BTreeMap::from([(500, 30)]));
+    mood.store(503, Ordering::SeqCst);
+    assert_eq!(statuses(&tollgate, 30), BTreeMap::from([(503, 30)]));
     let begin = Instant::now();
     let response = tollgate.get("/").send().expect(503);
     assert_eq!(response.json()["reason"], "breaker_open");
@@ -191,13 +194,13 @@ fn a_breaker_opens_refuses_at_once_and_closes_after_its_trials() {
     assert!((1..=2).contains(&retry_after), "{retry_after}");
     assert_eq!(tollgate.logged(&response)["reason"], "breaker_open");
     if begin.elapsed().as_millis() < 900 {
-        assert_eq!(origin.hits(), 10, "the origin is left alone");
+        assert_eq!(origin.hits(), 60, "the origin is left alone");
     }
     let state = |state: &str| format!("tollgate_breaker_state{{upstream=\"app\",state=\"{state}\"}}");
     // A trial that fails opens it again.
     wait::until("a trial", || {
         tollgate.get("/").send();
-        origin.hits() > 10
+        origin.hits() > 60
     });
     assert_eq!(tollgate.metric("tollgate_breaker_openings_total{upstream=\"app\"}"), Some(2.0));
     mood.store(200, Ordering::SeqCst);
@@ -207,7 +210,7 @@ fn a_breaker_opens_refuses_at_once_and_closes_after_its_trials() {
     });
     assert_eq!(statuses(&tollgate, 20), BTreeMap::from([(200, 20)]));
     let log = tollgate.stderr();
-    for line in ["its breaker opens for 1s: 10 of 10 tries failed", "its breaker stays open", "its breaker closes"] {
+    for line in ["its breaker opens for 1s: 30 of 60 tries failed", "its breaker stays open", "its breaker closes"] {
         assert!(log.contains(line), "{line} in {log}");
     }
 }

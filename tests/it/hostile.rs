@@ -278,7 +278,7 @@ fn a_crowd_of_streams_with_closed_windows_is_left_early() {
     }
     // Nobody waits for 60 seconds here: those that came while there was calm would.
     wait::until("the crowd to be left", || {
-        tollgate.metric("tollgate_http_requests_in_flight").is_some_and(|left| left < 200.0)
+        tollgate.metric("tollgate_http_requests_in_flight").is_some_and(|left| left < 400.0)
     });
     honest.get("/").expect(200);
 }

@@ -23,6 +23,7 @@ pub use self::connector::Connector;
 pub(super) use self::connector::speak_http1;
 use super::ctx::{RequestCtx, is_http2};
 use super::patience::CLIENT_SILENCE;
+use crate::http::Connection;
 use crate::http::Deadline;
 
 /// What all workers together hold before every request is down to [`SCANTY`].
@@ -41,6 +42,9 @@ const EXTRA: usize = 8;
 const CALM: usize = 64;
 /// As many as that, and patience is at its shortest.
 const CROWD: usize = 192;
+/// Pieces that one connection may have untaken with all patience there is, however many wait on others: a crowd is of
+/// those who bring many streams each.
+const FEW: usize = 16;
 /// The shortest patience with a client that has not taken anything of a response: that of a closed window.
 const WITH_NO_PROGRESS: Duration = Duration::from_secs(1);
 /// The shortest with one that has.
@@ -70,10 +74,11 @@ impl Budget {
         SCANTY + (PLENTY - SCANTY) * left / half.max(1)
     }
 
-    /// How long a stream may wait for its client to take a piece: as long as anybody may, unless many wait.
-    fn patience(&self, progress: bool) -> Duration {
+    /// How long a stream may wait for its client to take a piece: as long as anybody may, unless many wait, and this
+    /// client has `untaken` pieces that are many too.
+    fn patience(&self, progress: bool, untaken: usize) -> Duration {
         let waiting = self.waiting.load(Ordering::Relaxed) * self.workers;
-        if waiting <= CALM {
+        if waiting <= CALM || untaken <= FEW {
             return CLIENT_SILENCE;
         }
         let shortest = if progress { WITH_PROGRESS } else { WITH_NO_PROGRESS };
@@ -187,19 +192,20 @@ impl Reading {
     }
 
     /// Counts a piece for an h2 client until its memory is free again.
-    fn pass(&self, piece: Bytes) -> Bytes {
+    fn pass(&self, piece: Bytes, client: &Arc<Connection>) -> Bytes {
         let ahead = &self.0;
+        client.untaken.fetch_add(1, Ordering::Relaxed);
         ahead.held.fetch_add(piece.len(), Ordering::Relaxed);
         ahead.budget.held.fetch_add(piece.len(), Ordering::Relaxed);
         if ahead.pieces.fetch_add(1, Ordering::Relaxed) == 0 {
             ahead.budget.waiting.fetch_add(1, Ordering::Relaxed);
         }
         ahead.come();
-        Bytes::from_owner(Held { piece, ahead: Arc::clone(ahead) })
+        Bytes::from_owner(Held { piece, ahead: Arc::clone(ahead), client: Arc::clone(client) })
     }
 
-    fn patience(&self) -> Duration {
-        self.0.budget.patience(self.0.progress.load(Ordering::Relaxed))
+    fn patience(&self, client: &Connection) -> Duration {
+        self.0.budget.patience(self.0.progress.load(Ordering::Relaxed), client.untaken.load(Ordering::Relaxed))
     }
 
     /// A piece of this size is passed on to an HTTP/1 client; with it so much is not yet written.
@@ -225,9 +231,9 @@ pub(super) fn pass(session: &mut Session, body: &mut Option<Bytes>, ctx: &Reques
     let Some(reading) = &ctx.attempt.reading else {
         return;
     };
-    if ctx.connection.as_deref().is_some_and(is_http2) {
-        *body = body.take().map(|piece| reading.pass(piece));
-        session.set_write_timeout(Some(reading.patience()));
+    if let Some(client) = ctx.connection.as_ref().filter(|connection| is_http2(connection)) {
+        *body = body.take().map(|piece| reading.pass(piece, client));
+        session.set_write_timeout(Some(reading.patience(client)));
     } else {
         let passed = usize::try_from(ctx.progress.sent_bytes).unwrap_or(usize::MAX);
         let unsent = passed.saturating_sub(session.body_bytes_sent()).min(MOST);
@@ -239,6 +245,7 @@ pub(super) fn pass(session: &mut Session, body: &mut Option<Bytes>, ctx: &Reques
 struct Held {
     piece: Bytes,
     ahead: Arc<Ahead>,
+    client: Arc<Connection>,
 }
 
 impl AsRef<[u8]> for Held {
@@ -250,6 +257,7 @@ impl AsRef<[u8]> for Held {
 impl Drop for Held {
     fn drop(&mut self) {
         let ahead = &self.ahead;
+        self.client.untaken.fetch_sub(1, Ordering::Relaxed);
         ahead.held.fetch_sub(self.piece.len(), Ordering::Relaxed);
         ahead.budget.held.fetch_sub(self.piece.len(), Ordering::Relaxed);
         ahead.progress.store(true, Ordering::Relaxed);
@@ -262,14 +270,25 @@ impl Drop for Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::Ends;
 
     /// Reads as Pingora does for a client that takes nothing: on and on, until its queue is full.
     fn stall(budget: &Arc<Budget>) -> (Reading, Vec<Bytes>) {
+        stall_for(budget, &client())
+    }
+
+    fn client() -> Arc<Connection> {
+        let here = ([127, 0, 0, 1], 1).into();
+        let ends = Ends { peer: here, source: here, local: here };
+        Arc::new(Connection::new("http".into(), ends, None, None))
+    }
+
+    fn stall_for(budget: &Arc<Budget>, client: &Arc<Connection>) -> (Reading, Vec<Bytes>) {
         let reading = Reading(Ahead::new(Arc::clone(budget)));
         let pieces = (0..10).map(|_| {
             let count = reading.0.next();
             reading.0.read(count);
-            reading.pass(Bytes::from(vec![0; count]))
+            reading.pass(Bytes::from(vec![0; count]), client)
         });
         let pieces = pieces.collect();
         (reading, pieces)
@@ -299,22 +318,25 @@ mod tests {
     fn the_more_streams_wait_the_shorter_they_may() {
         for workers in [1, 2, 16] {
             let budget = Budget::of_one(workers);
+            let (crowd, slow_one) = (client(), client());
             let mut patience = Vec::new();
             let stalled: Vec<_> = (0..CROWD / workers)
                 .map(|_| {
-                    let stalled = stall(&budget);
-                    patience.push(stalled.0.patience());
+                    let stalled = stall_for(&budget, &crowd);
+                    patience.push(stalled.0.patience(&crowd));
                     stalled
                 })
                 .collect();
             assert_eq!(patience[..CALM / workers], vec![CLIENT_SILENCE; CALM / workers]);
             assert!(patience.is_sorted_by(|before, after| before >= after));
             assert_eq!(patience.last(), Some(&WITH_NO_PROGRESS), "{workers}");
-            let (slow, mut pieces) = stall(&budget);
+            let (slow, mut pieces) = stall_for(&budget, &slow_one);
+            assert_eq!(slow.patience(&slow_one), CLIENT_SILENCE, "it has one stream alone");
             pieces.pop();
-            assert_eq!(slow.patience(), WITH_PROGRESS, "it takes a piece now and then");
+            assert_eq!(slow.patience(&crowd), WITH_PROGRESS, "it takes a piece now and then");
             drop((stalled, pieces));
-            assert_eq!(slow.patience(), CLIENT_SILENCE);
+            assert_eq!(slow.patience(&slow_one), CLIENT_SILENCE);
+            assert_eq!([&crowd, &slow_one].map(|client| client.untaken.load(Ordering::Relaxed)), [0, 0]);
             assert_eq!(budget.waiting.load(Ordering::Relaxed), 0);
         }
     }
@@ -338,7 +360,7 @@ mod tests {
         let reading = Reading(Ahead::new(Arc::clone(&budget)));
         for _ in 0..100 {
             reading.0.read(1000);
-            drop(reading.pass(Bytes::from_static(&[0; 700])));
+            drop(reading.pass(Bytes::from_static(&[0; 700]), &client()));
             reading.0.read(1000);
             reading.pass_unsent(10, 20);
         }
