@@ -76,5 +76,8 @@ pgo: ## Build the release binary with a profile of itself under load: target/pgo
 	@scripts/setup.sh bench
 	@scripts/pgo.sh
 
+deb: ## Build the Debian package with man pages, completions and a bill of materials: target/debian (PROFILE=dev: fast)
+	@scripts/deb.sh
+
 clean: ## Remove everything that was built
 	$(CARGO) clean

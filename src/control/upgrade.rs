@@ -10,7 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::message::{Offer, Report};
-use crate::socket::{Channel, Sockets};
+use crate::socket::{ACTIVATION_VARIABLES, Channel, Sockets};
 
 /// Says to a process that its standard input is a channel from the process it succeeds.
 pub(super) const MARK: &str = "TOLLGATE_SUCCEEDS";
@@ -60,7 +60,12 @@ impl Launcher {
             );
         }
         let (ours, theirs) = Channel::pair().map_err(|error| format!("no channel to a successor: {error}"))?;
-        let child = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        // Sockets of the service manager come to it as all others do.
+        for variable in ACTIVATION_VARIABLES {
+            command.env_remove(variable);
+        }
+        let child = command
             .args(["run", "--config"])
             .arg(&self.file)
             .env(MARK, std::process::id().to_string())
