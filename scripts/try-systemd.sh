@@ -20,6 +20,8 @@ leave() {
     if [[ -n $leader ]]; then
         # A halt from inside takes the copy of the tree away as well.
         kill -RTMIN+3 "$leader" 2> /dev/null || true
+        for _ in $(seq 100); do kill -0 "$leader" 2> /dev/null && sleep 0.1 || break; done
+        kill -KILL "$leader" 2> /dev/null || true
         wait "$machine" 2> /dev/null || true
     fi
     rm -rf "$scratch"
@@ -57,8 +59,10 @@ fi
 if [[ -z ${DEBS:-} ]]; then
     DEBS=$scratch/debs
     mkdir "$DEBS"
-    for revision in 1 2; do PROFILE=dev FAST=1 REVISION=$revision scripts/deb.sh > "$scratch/deb.log" 2>&1 || { cat "$scratch/deb.log"; exit 1; }; done
-    cp target/debian/tollgate_*-[12]_*.deb "$DEBS"
+    for revision in 1 2; do
+        PROFILE=dev FAST=1 REVISION=$revision scripts/deb.sh > "$scratch/deb.log" 2>&1 || { cat "$scratch/deb.log"; exit 1; }
+        cp target/debian/tollgate_*-"$revision"_*.deb "$DEBS"
+    done
 fi
 
 # ---------------------------------------------------------------------------------------------------------------- boot
@@ -116,10 +120,10 @@ over.wait()
 for thread in threads: thread.join()
 print(right[0], len(wrong), wrong[:3], flush=True)
 PY
-net python3 "$scratch/origin.py" &
+nsenter -t "$leader" -n python3 "$scratch/origin.py" &
 children+=($!)
 load_begins() {
-    net python3 "$scratch/load.py" > "$scratch/load.out" 2>&1 &
+    nsenter -t "$leader" -n python3 "$scratch/load.py" > "$scratch/load.out" 2>&1 &
     loading=$!
     children+=("$loading")
     until_ "load" grep -q loading "$scratch/load.out"
@@ -140,7 +144,7 @@ is UnitFileState enabled
 [[ $(ask /) == *"Tollgate serves"* ]] || fail "the package's own configuration does not answer"
 main=$(shown MainPID)
 [[ $(in_ stat -c %U "/proc/$main") == tollgate ]] || fail "it runs as somebody else"
-in_ grep -q 'Max open files  *524288  *524288' "/proc/$main/limits" || fail "LimitNOFILE"
+in_ grep -Eq '^Max open files +524288 +524288' "/proc/$main/limits" || fail "LimitNOFILE: $(in_ grep open "/proc/$main/limits")"
 in_ systemd-analyze security --no-pager --threshold=25 tollgate.service > "$scratch/security" || fail "$(tail -n 1 "$scratch/security")"
 say "installed and serving; $(tail -n 1 "$scratch/security" | sed 's/^[^ ]* //')"
 in_ sh -c 'test -s /usr/share/man/man1/tollgate-run.1.gz && test -s /usr/share/bash-completion/completions/tollgate' ||

@@ -31,7 +31,10 @@ pub struct Activated {
 /// # Errors
 /// What was passed is not what the variables say, or not a TCP socket that listens.
 pub fn activated() -> Result<Vec<Activated>, String> {
-    #[expect(clippy::disallowed_methods, reason = "set by the service manager for this process alone: no configuration")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "set by the service manager for this process alone: no configuration"
+    )]
     let [pid, count, names] = VARIABLES.map(|name| std::env::var(name).ok());
     // A successor inherits the variables of the process that was meant.
     if pid.as_deref() != Some(std::process::id().to_string().as_str()) {
@@ -84,7 +87,8 @@ mod tests {
     fn each_socket_has_a_name() {
         assert_eq!(names("2", Some("http:https")).expect("right"), ["http", "https"]);
         assert!(names("0", Some("")).expect("right").is_empty());
-        for (count, given) in [("2", Some("http")), ("1", None), ("", Some("a")), ("-1", None), ("9999999", Some("a"))] {
+        for (count, given) in [("2", Some("http")), ("1", None), ("", Some("a")), ("-1", None), ("9999999", Some("a"))]
+        {
             assert!(names(count, given).is_err(), "{count:?} {given:?}");
         }
     }
