@@ -3,7 +3,7 @@
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt clippy doc deny conf bench limits load pgo clean
+.PHONY: help setup demo test check fmt clippy doc deny conf units bench limits load pgo clean
 
 CARGO ?= cargo
 # Seconds of load for each drill of `make load`.
@@ -32,7 +32,7 @@ test: ## Run every test, through the real binary and real sockets
 		set -x; $(CARGO) test --workspace --locked $(ARGS); \
 	fi
 
-check: fmt clippy doc conf deny ## Check formatting, lints, docs, every configuration file, and dependencies
+check: fmt clippy doc conf units deny ## Check formatting, lints, docs, every configuration file, and dependencies
 
 fmt:
 	$(CARGO) fmt --all --check
@@ -51,11 +51,14 @@ doc:
 conf:
 	@scripts/setup.sh build
 	$(CARGO) build --locked --bin tollgate
-	@find conf -name '*.toml' -not -path '*/files/*' -not -path '*/conf.d/*' -print0 | sort -z | \
+	@find conf packaging -name '*.toml' -not -name Cargo.toml -not -name clippy.toml -not -path '*/files/*' -not -path '*/conf.d/*' -print0 | sort -z | \
 		xargs -0 -n 1 $(TOLLGATE) check -c
 
 deny:
 	@scripts/deny.sh
+
+units:
+	@scripts/units.sh
 
 bench: ## Compare what requests cost with nginx, HAProxy and the floor: 25 minutes (ARGS=--quick: three)
 	@scripts/setup.sh bench

@@ -14,7 +14,10 @@ say() { printf '%s\n' "$*" >&2; }
 build="cmake:cmake cc:gcc c++:g++ make:make"
 case "${1:-build}" in
     build | check) wanted=$build ;;
-    ci) wanted="$build curl:curl haproxy:haproxy redis-server:redis-server node:nodejs npm:npm dnsmasq:dnsmasq-base" ;;
+    ci)
+        wanted="$build curl:curl haproxy:haproxy redis-server:redis-server node:nodejs npm:npm dnsmasq:dnsmasq-base"
+        wanted+=" buildah:buildah systemd-analyze:systemd strip:binutils"
+        ;;
     bench)
         wanted="$build wrk:wrk nginx:nginx-light haproxy:haproxy taskset:util-linux"
         wanted+=" h2load:nghttp2-client callgrind_control:valgrind"
