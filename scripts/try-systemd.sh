@@ -296,7 +296,8 @@ in_ systemctl daemon-reload
 in_ systemctl start tollgate.socket || fail "the socket unit"
 is ActiveState inactive
 [[ $(code /app) == 200 ]] || fail "the first connection does not start the service"
-is ActiveState active
+active() { [[ $(shown ActiveState) == active ]]; }
+until_ "started by a connection" active
 load_begins
 in_ systemctl restart tollgate || fail "restart behind a socket"
 in_ tollgate upgrade > /dev/null || fail "upgrade behind a socket"

@@ -10,7 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::message::{Offer, Report};
-use crate::socket::{ACTIVATION_VARIABLES, Channel, Sockets};
+use crate::socket::{Channel, LISTEN_PID, Sockets};
 
 /// Says to a process that its standard input is a channel from the process it succeeds.
 pub(super) const MARK: &str = "TOLLGATE_SUCCEEDS";
@@ -60,17 +60,14 @@ impl Launcher {
             );
         }
         let (ours, theirs) = Channel::pair().map_err(|error| format!("no channel to a successor: {error}"))?;
-        let mut command = Command::new(&self.program);
-        // Sockets of the service manager come to it as all others do.
-        for variable in ACTIVATION_VARIABLES {
-            command.env_remove(variable);
-        }
-        let child = command
+        let child = Command::new(&self.program)
             .args(["run", "--config"])
             .arg(&self.file)
             .env(MARK, std::process::id().to_string())
             // It names this process; without it the successor takes the watchdog to be meant for itself.
             .env_remove("WATCHDOG_PID")
+            // Sockets of the service manager come to it as all others do.
+            .env_remove(LISTEN_PID)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .spawn()
             .map_err(|error| format!("{} cannot be started: {error}", self.program.display()))?;

@@ -12,8 +12,8 @@ use rustix::net::{SocketType, sockopt};
 const FIRST: RawFd = 3;
 /// Descriptors that are taken at most.
 const MAX_PASSED: usize = 1024;
-/// Which process is meant, how many descriptors it gets, and what they are called.
-pub const VARIABLES: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+/// Names the process that is meant; the other variables count for it alone.
+pub const LISTEN_PID: &str = "LISTEN_PID";
 
 /// A socket that was passed to this process, and what the service manager calls it.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub fn activated() -> Result<Vec<Activated>, String> {
         clippy::disallowed_methods,
         reason = "set by the service manager for this process alone: no configuration"
     )]
-    let [pid, count, names] = VARIABLES.map(|name| std::env::var(name).ok());
+    let [pid, count, names] = [LISTEN_PID, "LISTEN_FDS", "LISTEN_FDNAMES"].map(|name| std::env::var(name).ok());
     // A successor inherits the variables of the process that was meant.
     if pid.as_deref() != Some(std::process::id().to_string().as_str()) {
         return Ok(Vec::new());

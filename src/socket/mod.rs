@@ -4,6 +4,6 @@ mod activation;
 mod channel;
 mod table;
 
-pub use activation::{Activated, VARIABLES as ACTIVATION_VARIABLES, activated};
+pub use activation::{Activated, LISTEN_PID, activated};
 pub use channel::Channel;
 pub use table::{Sockets, listen_unix};
