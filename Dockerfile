@@ -1,27 +1,25 @@
 # syntax=docker/dockerfile:1
-# As process 1 a hand-over is refused (the container would end with its first process): roll out new containers instead.
+# The image is the binary, the four libraries that it is linked to, and the system's certificates: no shell, no package
+# manager. As process 1 a hand-over is refused (the container would end with its first process): roll out new containers.
 
 FROM rust:1-bookworm AS build
-RUN apt-get update && apt-get install --yes --no-install-recommends cmake
+RUN apt-get update && apt-get install --yes --no-install-recommends cmake ca-certificates
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY src src
 COPY bench bench
-COPY tests tests
-# A member of the workspace, though nothing of it is built here.
-COPY bench/load bench/load
-RUN cargo build --release --locked --bin tollgate
+COPY packaging packaging
+RUN cargo build --release --locked --bin tollgate \
+ && cargo run --locked -p tollgate-packaging -- target/packaging
+COPY conf/container.toml conf/container.toml
+COPY scripts/image-root.sh scripts/image-root.sh
+RUN scripts/image-root.sh target/release/tollgate target/packaging/tollgate.cdx.json /image
 
-FROM debian:bookworm-slim
-RUN apt-get update \
- && apt-get install --yes --no-install-recommends ca-certificates \
- && rm -rf /var/lib/apt/lists/* \
- && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin tollgate \
- && install --directory --owner=tollgate --mode=0700 /run/tollgate
-COPY --from=build /src/target/release/tollgate /usr/bin/tollgate
-COPY conf/minimal.toml /etc/tollgate/tollgate.toml
-USER 10001
-EXPOSE 8080
+FROM scratch
+COPY --from=build /image /
+USER 10001:10001
+EXPOSE 8080 9901
 STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["/usr/bin/tollgate", "health"]
 ENTRYPOINT ["/usr/bin/tollgate"]
 CMD ["run"]

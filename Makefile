@@ -3,7 +3,7 @@
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt clippy doc deny conf deploy monitoring bench limits load pgo clean
+.PHONY: help setup demo test check fmt clippy doc deny conf units deploy monitoring deb bench limits load pgo clean
 
 CARGO ?= cargo
 # Seconds of load for each drill of `make load`.
@@ -32,7 +32,7 @@ test: ## Run every test, through the real binary and real sockets
 		set -x; $(CARGO) test --workspace --locked $(ARGS); \
 	fi
 
-check: fmt clippy doc conf deny ## Check formatting, lints, docs, every configuration file, and dependencies
+check: fmt clippy doc conf units deny ## Check formatting, lints, docs, every configuration file, and dependencies
 
 fmt:
 	$(CARGO) fmt --all --check
@@ -51,7 +51,7 @@ doc:
 conf:
 	@scripts/setup.sh build
 	$(CARGO) build --locked --bin tollgate
-	@find conf -name '*.toml' -not -path '*/files/*' -not -path '*/conf.d/*' -print0 | sort -z | \
+	@find conf packaging -name '*.toml' -not -name Cargo.toml -not -name clippy.toml -not -path '*/files/*' -not -path '*/conf.d/*' -print0 | sort -z | \
 		xargs -0 -n 1 $(TOLLGATE) check -c
 
 deny:
@@ -66,6 +66,9 @@ monitoring: ## Ask every query of dashboards and rules of a real Prometheus, wit
 	@scripts/setup.sh deploy
 	$(CARGO) build --locked --bin tollgate
 	@scripts/try-monitoring.sh $(TOLLGATE)
+
+units:
+	@scripts/units.sh
 
 bench: ## Compare what requests cost with nginx, HAProxy and the floor: 25 minutes (ARGS=--quick: three)
 	@scripts/setup.sh bench
@@ -85,6 +88,9 @@ load: ## Hand over, reload, crash and kill under load, and count what was lost
 pgo: ## Build the release binary with a profile of itself under load: target/pgo/tollgate, a third less CPU
 	@scripts/setup.sh bench
 	@scripts/pgo.sh
+
+deb: ## Build the Debian package with man pages, completions and a bill of materials: target/debian (PROFILE=dev: fast)
+	@scripts/deb.sh
 
 clean: ## Remove everything that was built
 	$(CARGO) clean

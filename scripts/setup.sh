@@ -4,7 +4,7 @@
 #   scripts/setup.sh check     the same, rustfmt and clippy
 #   scripts/setup.sh ci        the same, curl, HAProxy, which the tests put in front, Redis and dnsmasq, which they ask,
 #                              and node with npm, by which they run an OpenID provider
-#                              and gRPC peers; and what `deploy` needs
+#                              and gRPC peers; systemd-analyze, and what `deploy` needs
 #   scripts/setup.sh deploy    what `build` needs, Prometheus with promtool, Redis, Python, and node with npm
 #   scripts/setup.sh bench     what `build` needs, nginx, HAProxy, wrk, h2load and valgrind
 set -euo pipefail
@@ -17,7 +17,9 @@ deploy="promtool:prometheus prometheus:prometheus redis-server:redis-server pyth
 case "${1:-build}" in
     build | check) wanted=$build ;;
     deploy) wanted="$build $deploy" ;;
-    ci) wanted="$build $deploy curl:curl haproxy:haproxy dnsmasq:dnsmasq-base" ;;
+    ci)
+        wanted="$build $deploy curl:curl haproxy:haproxy dnsmasq:dnsmasq-base systemd-analyze:systemd strip:binutils"
+        ;;
     bench)
         wanted="$build wrk:wrk nginx:nginx-light haproxy:haproxy taskset:util-linux"
         wanted+=" h2load:nghttp2-client callgrind_control:valgrind"

@@ -15,7 +15,7 @@ use crate::control::{self, Drain, Estate, Launcher, Life, Parts, Predecessor, Re
 use crate::listen::{Crowd, Listeners, Listening, Threads};
 use crate::proxy::{Connector, Proxy};
 use crate::snapshot::{Live, Snapshot, Tools};
-use crate::socket::{Sockets, listen_unix};
+use crate::socket::{self, Activated, Sockets, listen_unix};
 use crate::telemetry::{AccessLog, Metrics, start_log};
 use crate::tls::{TicketKey, TicketKeys, TlsTools};
 
@@ -80,9 +80,13 @@ pub fn run(file: &Path, take_over: bool) -> Result<(), StartError> {
         (started_by, _) => started_by,
     };
     let (predecessor, estate) = inherited.unzip();
+    let estate = match (estate, &loaded) {
+        (None, Ok((config, _))) => Estate { sockets: activated(config)?, ..Estate::default() },
+        (estate, _) => estate.unwrap_or_default(),
+    };
     let started = loaded
         .map_err(StartError::from)
-        .and_then(|loaded| start(loaded, (file, reading), signals, predecessor.clone(), estate.unwrap_or_default()));
+        .and_then(|loaded| start(loaded, (file, reading), signals, predecessor.clone(), estate));
     let Started { server, life, workers, access_log, failure } = started.inspect_err(|error| {
         if let Some(predecessor) = &predecessor {
             predecessor.abort(&error.to_string());
@@ -95,6 +99,28 @@ pub fn run(file: &Path, take_over: bool) -> Result<(), StartError> {
         Some(why) => Err(other(why.clone())),
         None => Ok(()),
     }
+}
+
+/// What the service manager has bound for the listeners. Nothing it passes is silently left out: connections to a socket
+/// that nobody serves would wait for ever.
+fn activated(config: &Config) -> Result<Sockets, StartError> {
+    let mut sockets = Sockets::default();
+    for Activated { name, address, socket } in socket::activated().map_err(StartError::Other)? {
+        let Some(listener) = config.listeners.get(name.as_str()) else {
+            return Err(other(format!(
+                "the service manager passes a socket \"{name}\" ({address}), and there is no [listeners.{name}]: \
+                 FileDescriptorName= of the socket unit has to be the name of a listener"
+            )));
+        };
+        if !listener.addresses.contains(&address) {
+            return Err(other(format!(
+                "the service manager passes a socket \"{name}\" that listens at {address}, which is no address of \
+                 [listeners.{name}]: ListenStream= has to say the same"
+            )));
+        }
+        sockets.insert(&address.to_string(), socket);
+    }
+    Ok(sockets)
 }
 
 /// What is wired and has not begun to run.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use tollgate::cli::Command;
+use tollgate::cli::{Command, exit_code};
 
 /// Several threads allocate and free all the time, and glibc's allocator gives little back: this one costs about a tenth
 /// less per request. It is told to use no huge pages, which hold what is only reserved: of each body's buffer of 64 KiB
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
-            ExitCode::FAILURE
+            exit_code(&*error)
         }
     }
 }

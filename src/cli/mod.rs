@@ -1,9 +1,10 @@
 //! The command line: one file a verb.
 //!
-//! Exit codes: 0, it was done; 1, a configuration or start that failed, or a request that was refused; 2, usage.
+//! Exit codes: 0, it was done; 1, it failed or was refused; 2, usage; 78, there is no configuration to run with.
 
 mod check;
 mod demo;
+mod health;
 mod key;
 mod limits;
 mod reload;
@@ -17,8 +18,11 @@ mod version;
 
 use std::error::Error;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Args, Parser};
+
+use crate::app::StartError;
 
 /// Tollgate, an edge gateway: who calls, how much they may, and where the request goes.
 #[derive(Debug, Parser)]
@@ -36,6 +40,8 @@ pub enum Command {
     Status(status::Status),
     /// Say what the running process holds of everything that has a bound
     Limits(limits::Limits),
+    /// Say whether the running process is ready: exit code 0 or 1
+    Health(health::Health),
     /// Say where requests go, and keep them from an endpoint for a while
     #[command(subcommand)]
     Upstream(upstream::Upstream),
@@ -61,11 +67,22 @@ pub(crate) struct ConfigFile {
 /// Why a command has failed, for a person.
 type Failure = Box<dyn Error>;
 
+/// EX_CONFIG of sysexits(3): starting again will not help, which is what a service manager wants to know.
+const NO_CONFIGURATION: u8 = 78;
+
+/// What the process says at its end of a command that has failed.
+pub fn exit_code(error: &(dyn Error + 'static)) -> ExitCode {
+    match error.downcast_ref() {
+        Some(StartError::Config(_)) => ExitCode::from(NO_CONFIGURATION),
+        _ => ExitCode::FAILURE,
+    }
+}
+
 impl Command {
     /// Runs it.
     ///
     /// # Errors
-    /// What to print; the exit code is 1.
+    /// What to print; [`exit_code`] says how to end.
     pub fn run(self) -> Result<(), Failure> {
         match self {
             Self::Run(command) => command.run(),
@@ -74,6 +91,7 @@ impl Command {
             Self::Upgrade(command) => command.run(),
             Self::Status(command) => command.run(),
             Self::Limits(command) => command.run(),
+            Self::Health(command) => command.run(),
             Self::Upstream(command) => command.run(),
             Self::Key(command) => command.run(),
             Self::Demo(command) => command.run(),

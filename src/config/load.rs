@@ -1,5 +1,6 @@
 //! From a file to a configuration.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::read::{self, MAX_FILE, Places};
@@ -60,6 +61,12 @@ impl EndpointsFile {
     pub fn read(text: &str, path: &Path) -> Result<Self, ConfigError> {
         read::endpoints_file(text, path).map_err(|problems| ConfigError { file: path.to_owned(), problems })
     }
+}
+
+/// Where the process that runs with the configuration at `path` says whether it is ready, to everybody. A configuration
+/// that cannot be served still says.
+pub fn health_address(path: &Path) -> SocketAddr {
+    read::health_address(path, &System)
 }
 
 /// Where the process that runs with the configuration at `path` keeps its control socket. A configuration that cannot be

@@ -35,7 +35,7 @@ pub use leaf::{
 };
 pub use limit::{Cost, Limit, LimitKind, Mode, OnFull, Period};
 pub use listener::{Certificate, ClientAuth, Listener, Protocol, ProxyProtocol, Tls};
-pub use load::runtime_dir;
+pub use load::{health_address, runtime_dir};
 pub use problem::{ConfigError, Location, Problem};
 pub use queue::Queue;
 pub use read::Places;

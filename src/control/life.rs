@@ -65,6 +65,13 @@ pub struct Parts {
 #[derive(Debug)]
 pub struct Life(Mutex<Option<Parts>>);
 
+/// Whether a process that drains has been told to leave, or has only handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    Given,
+    NotYet,
+}
+
 impl Life {
     /// Begins when Pingora's server runs.
     pub fn new(parts: Parts) -> Self {
@@ -349,7 +356,7 @@ impl Living {
         log::info!("process {} has taken over; draining {} connections", successor.pid, self.parts.drain.connections());
         drop(std::mem::take(&mut self.sockets));
         let reopen = watch_successor(successor.channel);
-        self.drain(reopen).await
+        self.drain(reopen, Order::NotYet).await
     }
 
     async fn terminate(mut self) -> ShutdownSignal {
@@ -381,11 +388,11 @@ impl Living {
         let file = socket::path(&snapshot.config.server.runtime_dir);
         remove(&file);
         let (_never, reopen) = mpsc::channel(1);
-        self.drain(reopen).await
+        self.drain(reopen, Order::Given).await
     }
 
     /// Waits for the last connection, at most `drain_timeout`.
-    async fn drain(mut self, mut reopen: mpsc::Receiver<()>) -> ShutdownSignal {
+    async fn drain(mut self, mut reopen: mpsc::Receiver<()>, mut order: Order) -> ShutdownSignal {
         let timeout = self.parts.reloader.live().load_full().config.server.drain_timeout;
         let drain = self.parts.drain.clone();
         let (over, emptied) = (tokio::time::sleep(timeout), drain.emptied());
@@ -402,6 +409,8 @@ impl Living {
                 }
                 Some(()) = reopen.recv() => self.parts.access_log.reopen(),
                 signal = self.parts.signals.next() => match signal {
+                    // A service manager stops all processes of the unit: what clients have begun is finished here as well.
+                    Signal::Terminate if order == Order::NotYet => order = Order::Given,
                     Signal::Terminate | Signal::Interrupt => {
                         log::warn!("told again to leave: {} connections are cut", drain.connections());
                         break;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::message::{Offer, Report};
-use crate::socket::{Channel, Sockets};
+use crate::socket::{Channel, LISTEN_PID, Sockets};
 
 /// Says to a process that its standard input is a channel from the process it succeeds.
 pub(super) const MARK: &str = "TOLLGATE_SUCCEEDS";
@@ -66,6 +66,8 @@ impl Launcher {
             .env(MARK, std::process::id().to_string())
             // It names this process; without it the successor takes the watchdog to be meant for itself.
             .env_remove("WATCHDOG_PID")
+            // Sockets of the service manager come to it as all others do.
+            .env_remove(LISTEN_PID)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .spawn()
             .map_err(|error| format!("{} cannot be started: {error}", self.program.display()))?;

@@ -46,10 +46,15 @@ impl Sockets {
 
     /// The sockets that listen at `address` for so many workers, each with a queue of its own among which the kernel
     /// spreads connections (SO_REUSEPORT): those in the table, however many, and new ones for the workers that have none.
+    /// One in the table that is not of this kind serves them all.
     ///
     /// # Errors
     /// As [`Self::tcp`].
     pub fn shared(&mut self, address: SocketAddr, all: &[SocketAddr], workers: usize) -> io::Result<Vec<TcpListener>> {
+        // One that somebody else has bound, as root: the kernel lets nobody else share its address, so all accept from it.
+        if let Some(socket) = self.0.get(&address.to_string()) {
+            return Ok(vec![TcpListener::from(socket.try_clone()?)]);
+        }
         let name = |index: usize| format!("{address}{SHARE}{index}");
         let only_v6 = only_v6(address, all);
         let mut count = (0..).take_while(|&index| self.0.contains_key(&name(index))).count();
@@ -215,6 +220,19 @@ mod tests {
         passed.retain(|name| Sockets::address(name) == address.to_string());
         assert_eq!(passed.shared(address, &[], 1).expect("fewer workers").len(), 3);
         assert_eq!(passed.shared(address, &[], 5).expect("more workers").len(), 5);
+    }
+
+    #[test]
+    fn a_socket_that_somebody_else_has_bound_stays_the_only_one() {
+        let bound = TcpListener::bind("127.0.0.1:0").expect("bound");
+        let address = bound.local_addr().expect("an address");
+        let mut table = Sockets::default();
+        table.insert(&address.to_string(), bound.into());
+        let shares = table.shared(address, &[], 3).expect("shared");
+        assert_eq!(shares.len(), 1, "a second one would be refused: the first belongs to root");
+        let client = TcpStream::connect(address).expect("listening");
+        let (_, peer) = shares[0].accept().expect("the same queue");
+        assert_eq!(peer, client.local_addr().expect("an address"));
     }
 
     #[test]

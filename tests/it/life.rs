@@ -1,6 +1,9 @@
 //! From the start to the end: what a process says of itself, and how its commands answer.
 
 use std::fs;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
 
 use crate::support::process::{self, Signal};
 use crate::support::{Client, Gate, Origin, Request, Tollgate, open_to, wait};
@@ -30,7 +33,7 @@ fn it_says_that_it_lives_and_that_it_is_ready() {
 #[test]
 fn a_configuration_that_cannot_be_served_ends_the_start_with_its_place() {
     let prepared = Tollgate::prepared("[routes.main]\nauth = \"none\"\nupstream = \"nowhere\"\n");
-    let stderr = prepared.fails_to_start().failed(1);
+    let stderr = prepared.fails_to_start().failed(78);
     assert!(stderr.contains("routes.main.upstream") && stderr.contains("tollgate.toml:4:"), "{stderr}");
 }
 
@@ -42,6 +45,54 @@ fn check_says_the_same_as_a_start() {
     let stderr = tollgate.check().failed(1);
     assert!(stderr.contains("routes.main.auth"), "{stderr}");
     assert_eq!(tollgate.get("/").send().status(), 200, "a check is not a reload");
+}
+
+#[test]
+fn health_is_what_readyz_says_whatever_has_become_of_the_configuration_file() {
+    let mut tollgate = Tollgate::with("[routes.main]\nauth = \"none\"\nrespond = { body = \"here\" }\n");
+    assert_eq!(tollgate.command("health").succeeded().stdout, "ready\n");
+    tollgate.replace("auth = \"none\"", "auth = \"nobody\"");
+    tollgate.command("health").succeeded();
+    let pid = tollgate.pid();
+    tollgate.signal(Signal::TERM);
+    assert_eq!(tollgate.ended(pid), 0);
+    let stderr = tollgate.command("health").failed(1);
+    assert!(stderr.contains(&tollgate.admin_addr().to_string()), "{stderr}");
+}
+
+#[test]
+fn a_socket_of_the_service_manager_is_served_by_the_name_of_its_listener() {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let address = socket.local_addr().expect("an address");
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("tollgate.toml");
+    let text = format!(
+        "version = 1\n[server]\nruntime_dir = \"{}\"\n[admin]\naddress = \"{}\"\n[listeners.http]\naddress = \"{address}\"\n\
+         [routes.main]\nauth = \"none\"\nrespond = {{ body = \"activated\" }}\n",
+        directory.path().join("run").display(),
+        Tollgate::free_address()
+    );
+    fs::write(&file, text).expect("written");
+    let start = |name: &str| {
+        let script = "exec 3<&0 < /dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"";
+        Command::new("sh")
+            .args(["-c", script, "sh", process::BINARY, "run", "-c"])
+            .arg(&file)
+            .env("LISTEN_FDNAMES", name)
+            .stdin(OwnedFd::from(socket.try_clone().expect("a copy")))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("started")
+    };
+    let refused = start("other").wait_with_output().expect("ended");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("[listeners.other]"), "{refused:?}");
+    let mut serving = start("http");
+    // Asked before anybody accepts: the service manager's socket has a queue.
+    assert_eq!(Request::get("/").to(address).send().text(), "activated");
+    serving.kill().expect("killed");
+    serving.wait().expect("ended");
 }
 
 #[test]

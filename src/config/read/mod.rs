@@ -48,7 +48,7 @@ pub(super) use self::auth::api_keys;
 pub(super) use self::endpoints_file::read as endpoints_file;
 pub(super) use self::file::{MAX_FILE, not_text};
 pub use self::places::Places;
-pub(super) use self::runtime_dir::runtime_dir;
+pub(super) use self::runtime_dir::{health_address, runtime_dir};
 
 /// What every part of the reading needs.
 struct Context<'a> {

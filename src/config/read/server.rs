@@ -22,7 +22,7 @@ const MAX_NETWORKS: usize = 10_000;
 const MAX_RUNTIME_DIR: usize = 80;
 /// Where systemd and the FHS want it.
 const RUNTIME_DIR: &str = "/run/tollgate";
-const ADMIN_PORT: u16 = 9900;
+pub(super) const ADMIN_PORT: u16 = 9900;
 
 pub(super) fn server(ctx: &Context<'_>, mut table: Table<'_>) -> Option<Server> {
     let surroundings = ctx.surroundings;
