@@ -1,4 +1,4 @@
-//! The bill of materials: every crate that is in the binary, as CycloneDX 1.5 (https://cyclonedx.org/docs/1.5/json/).
+//! The bill of materials: every crate that is in the binary, as CycloneDX 1.5 (<https://cyclonedx.org/docs/1.5/json/>).
 //!
 //! What depends on what is cargo's answer for one target; what only builds or tests is left out. Sums are those of the
 //! lock file. There is no time and no random number in it: the same sources make the same bill.

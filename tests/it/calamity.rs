@@ -3,7 +3,6 @@
 //! Services that are killed or frozen are processes of their own: gateways that answer by themselves.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -11,21 +10,6 @@ use super::support::process::Signal;
 use super::support::{Client, Origin, Request, Tollgate, wait};
 
 const CLIENTS: usize = 4;
-
-fn before(endpoints: &[SocketAddr], upstream: &str) -> Tollgate {
-    let endpoints: Vec<_> = endpoints.iter().map(|addr| format!("\"{addr}\"")).collect();
-    Tollgate::with(&format!(
-        r#"
-            [upstreams.app]
-            endpoints = [{}]
-            {upstream}
-            [routes.all]
-            auth = "none"
-            upstream = "app"
-        "#,
-        endpoints.join(", ")
-    ))
-}
 
 /// A service that is a process.
 fn process() -> Tollgate {
@@ -81,7 +65,7 @@ fn failed(fates: &BTreeMap<String, usize>) -> usize {
 #[test]
 fn a_killed_service_costs_no_request_that_may_be_repeated() {
     let (good, bad) = (process(), process());
-    let tollgate = before(&[good.addr(), bad.addr()], "");
+    let tollgate = Tollgate::before(&[good.addr(), bad.addr()], "");
     let fates = meanwhile(&tollgate, "GET", |_| bad.signal(Signal::KILL));
     assert_eq!(failed(&fates), 0, "{fates:?}");
 }
@@ -89,7 +73,7 @@ fn a_killed_service_costs_no_request_that_may_be_repeated() {
 #[test]
 fn a_killed_service_costs_no_more_posts_than_it_had_begun() {
     let (good, bad) = (process(), process());
-    let tollgate = before(&[good.addr(), bad.addr()], "");
+    let tollgate = Tollgate::before(&[good.addr(), bad.addr()], "");
     let fates = meanwhile(&tollgate, "POST", |_| bad.signal(Signal::KILL));
     // Each client has one request under way, and there may be one pooled connection for each that broke unseen.
     assert!(failed(&fates) <= 2 * CLIENTS, "{fates:?}");
@@ -101,7 +85,7 @@ fn a_frozen_service_costs_no_request_that_may_be_repeated_and_little_time() {
     let upstream = "timeouts = { connect = \"300ms\", first_byte = \"300ms\", idle = \"300ms\" }\n\
                     retry = { on = [\"connect_failure\", \"reset\", \"timeout\"] }\n\
                     outlier = { consecutive_failures = 2, ejection = \"10m\", max_ejection = \"10m\" }";
-    let tollgate = before(&[good.addr(), bad.addr()], upstream);
+    let tollgate = Tollgate::before(&[good.addr(), bad.addr()], upstream);
     let fates = meanwhile(&tollgate, "GET", |_| {
         bad.signal(Signal::STOP);
         tollgate.wait_for_metric("tollgate_endpoint_ejected{upstream=\"app\"}", 1.0);
@@ -121,7 +105,7 @@ fn a_service_that_breaks_off_its_answers_costs_as_many_as_tell() {
         connection.reset();
     });
     let upstream = "outlier = { consecutive_failures = 3, ejection = \"10m\", max_ejection = \"10m\" }";
-    let tollgate = before(&[good.addr(), bad.addr()], upstream);
+    let tollgate = Tollgate::before(&[good.addr(), bad.addr()], upstream);
     let fates = meanwhile(&tollgate, "GET", |_| {});
     // An answer that has begun cannot be taken back.
     assert!((3..=3 + CLIENTS).contains(&failed(&fates)), "{fates:?}");
@@ -136,7 +120,7 @@ fn a_service_that_answers_garbage_costs_no_request_that_may_be_repeated() {
         connection.close();
     });
     let upstream = "outlier = { consecutive_failures = 3 }";
-    let tollgate = before(&[good.addr(), bad.addr()], upstream);
+    let tollgate = Tollgate::before(&[good.addr(), bad.addr()], upstream);
     let fates = meanwhile(&tollgate, "GET", |_| {});
     assert_eq!(failed(&fates), 0, "{fates:?}");
     let bad_hits = bad.hits();
@@ -147,7 +131,7 @@ fn a_service_that_answers_garbage_costs_no_request_that_may_be_repeated() {
 fn a_service_that_comes_and_goes_costs_no_request_that_may_be_repeated() {
     let good = Origin::replying("whole");
     let mut bad = Origin::replying("whole");
-    let tollgate = before(&[good.addr(), bad.addr()], "");
+    let tollgate = Tollgate::before(&[good.addr(), bad.addr()], "");
     let fates = meanwhile(&tollgate, "GET", |sent| {
         for _ in 0..5 {
             bad.kill();
@@ -165,14 +149,14 @@ fn a_service_that_comes_and_goes_costs_no_request_that_may_be_repeated() {
 fn a_try_that_takes_too_long_is_given_up_for_another_and_no_upload_is() {
     let (good, silent) = (Origin::echoing_bodies(), Origin::hanging());
     let upstream = "timeouts = { per_try = \"300ms\" }\nretry = { on = [\"timeout\"] }";
-    let tollgate = before(&[good.addr(), silent.addr()], upstream);
+    let tollgate = Tollgate::before(&[good.addr(), silent.addr()], upstream);
     for _ in 0..4 {
         assert_eq!(tollgate.request("PUT", "/").body("whole").send().expect(200).text(), "whole");
     }
     let retries = silent.hits();
     assert!(retries >= 2);
     tollgate.wait_for_metric("tollgate_retries_total{upstream=\"app\",reason=\"timeout\"}", retries as f64);
-    let alone = before(&[silent.addr()], upstream);
+    let alone = Tollgate::before(&[silent.addr()], upstream);
     let response = alone.get("/").send().expect(504);
     assert_eq!(response.json()["reason"], "try_timeout");
     assert_eq!(alone.logged(&response)["reason"], "try_timeout");
@@ -187,7 +171,7 @@ fn a_try_that_takes_too_long_is_given_up_for_another_and_no_upload_is() {
         connection.last_chunk();
         connection.close();
     });
-    let tollgate = before(&[slow.addr()], upstream);
+    let tollgate = Tollgate::before(&[slow.addr()], upstream);
     let mut raw = super::support::Raw::connect(tollgate.addr());
     raw.send("PUT / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 4\r\n\r\n");
     for byte in ["a", "b", "c", "d"] {
@@ -203,7 +187,7 @@ fn a_try_that_takes_too_long_is_given_up_for_another_and_no_upload_is() {
 fn a_service_that_never_shakes_hands_has_a_reason_of_its_own() {
     let silent = Origin::raw(|connection| connection.hang());
     let upstream = "tls = { server_name = \"a.example\" }\ntimeouts = { connect = \"300ms\" }";
-    let tollgate = before(&[silent.addr()], upstream);
+    let tollgate = Tollgate::before(&[silent.addr()], upstream);
     let response = tollgate.post("/", "pay 100").send().expect(504);
     assert_eq!(response.json()["reason"], "tls_timeout");
     assert_eq!(tollgate.logged(&response)["reason"], "tls_timeout");
@@ -232,7 +216,7 @@ fn an_answer_that_crawls_is_whole_and_one_that_stands_still_is_cut() {
         connection.last_chunk();
     });
     let upstream = "timeouts = { first_byte = \"600ms\", idle = \"600ms\" }";
-    let tollgate = before(&[origin.addr()], upstream);
+    let tollgate = Tollgate::before(&[origin.addr()], upstream);
     assert_eq!(tollgate.get("/crawl").send().expect(200).text(), "xxxxxxxxxx");
     assert!(tollgate.get("/still").try_send().is_err());
     let line = tollgate.logged_where("the line", |line| line["path"] == "/still");

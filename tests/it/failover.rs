@@ -8,21 +8,6 @@ use std::time::Instant;
 
 use super::support::{Origin, Tollgate, wait};
 
-fn before(endpoints: &[SocketAddr], upstream: &str) -> Tollgate {
-    let endpoints: Vec<_> = endpoints.iter().map(|addr| format!("\"{addr}\"")).collect();
-    Tollgate::with(&format!(
-        r#"
-            [upstreams.app]
-            endpoints = [{}]
-            {upstream}
-            [routes.all]
-            auth = "none"
-            upstream = "app"
-        "#,
-        endpoints.join(", ")
-    ))
-}
-
 /// Answers with what is stored; 0 is a reset instead of an answer.
 fn moody() -> (Origin, Arc<AtomicU16>) {
     let mood = Arc::new(AtomicU16::new(200));
@@ -64,7 +49,7 @@ const EJECTIONS: &str = "tollgate_ejections_total{upstream=\"app\",reason=\"cons
 fn an_endpoint_that_fails_several_times_in_a_row_is_put_out_and_comes_back() {
     let (good, bad) = (Origin::replying(""), moody());
     let outlier = "outlier = { consecutive_failures = 3, ejection = \"1s\", max_ejection = \"1s\" }";
-    let tollgate = before(&[good.addr(), bad.0.addr()], outlier);
+    let tollgate = Tollgate::before(&[good.addr(), bad.0.addr()], outlier);
     bad.1.store(500, Ordering::SeqCst);
     assert_eq!(statuses(&tollgate, 40).get(&500), Some(&3));
     assert_eq!(bad.0.hits(), 3);
@@ -88,7 +73,7 @@ fn an_endpoint_that_fails_several_times_in_a_row_is_put_out_and_comes_back() {
 fn errors_of_the_application_are_no_gateway_errors() {
     let (good, bad) = (Origin::replying(""), moody());
     let outlier = "outlier = { consecutive_failures = 0, consecutive_gateway_errors = 2 }";
-    let tollgate = before(&[good.addr(), bad.0.addr()], outlier);
+    let tollgate = Tollgate::before(&[good.addr(), bad.0.addr()], outlier);
     bad.1.store(500, Ordering::SeqCst);
     assert_eq!(statuses(&tollgate, 20).get(&500), Some(&10));
     bad.1.store(503, Ordering::SeqCst);
@@ -99,8 +84,10 @@ fn errors_of_the_application_are_no_gateway_errors() {
 fn half_of_the_endpoints_stay_in_however_bad_they_are_and_a_reload_changes_nothing() {
     let origins: Vec<_> = (0..4).map(|_| Origin::answering(500)).collect();
     let addresses: Vec<_> = origins.iter().map(Origin::addr).collect();
-    let tollgate =
-        before(&addresses, "outlier = { consecutive_failures = 2, ejection = \"10m\", max_ejection = \"10m\" }");
+    let tollgate = Tollgate::before(
+        &addresses,
+        "outlier = { consecutive_failures = 2, ejection = \"10m\", max_ejection = \"10m\" }",
+    );
     assert_eq!(statuses(&tollgate, 100), BTreeMap::from([(500, 100)]));
     assert_eq!(tollgate.metric("tollgate_endpoint_ejected{upstream=\"app\"}"), Some(2.0));
     tollgate.replace("consecutive_failures = 2", "consecutive_failures = 4");
@@ -117,7 +104,7 @@ fn a_rate_that_is_far_below_that_of_the_others_tells() {
     let (origins, bad) = ([Origin::replying(""), Origin::replying("")], now_and_then(2));
     let outlier =
         "outlier = { consecutive_failures = 0, success_rate_below = \"30%\", min_requests = 5, interval = \"300ms\" }";
-    let tollgate = before(&[origins[0].addr(), origins[1].addr(), bad.addr()], outlier);
+    let tollgate = Tollgate::before(&[origins[0].addr(), origins[1].addr(), bad.addr()], outlier);
     let reason = "tollgate_ejections_total{upstream=\"app\",reason=\"success_rate_below\"}";
     wait::until("the endpoint to be found out", || {
         statuses(&tollgate, 10);
@@ -130,12 +117,12 @@ fn a_rate_that_is_far_below_that_of_the_others_tells() {
 fn one_request_in_a_hundred_that_fails_puts_nobody_out() {
     let origins = [now_and_then(100), now_and_then(100)];
     let outlier = "outlier = { success_rate_below = \"20%\", min_requests = 5, interval = \"100ms\" }";
-    let tollgate = before(&origins.each_ref().map(Origin::addr), outlier);
+    let tollgate = Tollgate::before(&origins.each_ref().map(Origin::addr), outlier);
     assert_eq!(statuses(&tollgate, 400).get(&500), Some(&4));
     assert_eq!(tollgate.metric("tollgate_ejections_total"), Some(0.0));
     // With the status listed, and somebody else to ask, nobody sees even those.
     let origins = [now_and_then(100), Origin::replying("")];
-    let tollgate = before(&origins.each_ref().map(Origin::addr), "retry = { on = [\"500\"] }");
+    let tollgate = Tollgate::before(&origins.each_ref().map(Origin::addr), "retry = { on = [\"500\"] }");
     assert_eq!(statuses(&tollgate, 400), BTreeMap::from([(200, 400)]));
 }
 
@@ -150,7 +137,7 @@ fn an_endpoint_that_answers_far_slower_than_the_others_is_put_out() {
     });
     let quick = [Origin::replying(""), Origin::replying("")];
     let outlier = "outlier = { slower_than = 3, min_requests = 3, interval = \"400ms\" }";
-    let tollgate = before(&[quick[0].addr(), slow.addr(), quick[1].addr()], outlier);
+    let tollgate = Tollgate::before(&[quick[0].addr(), slow.addr(), quick[1].addr()], outlier);
     let reason = "tollgate_ejections_total{upstream=\"app\",reason=\"slower_than\"}";
     wait::until("the endpoint to be found out", || {
         statuses(&tollgate, 12);
@@ -165,7 +152,7 @@ fn when_all_are_down_the_operator_says_what_happens() {
         connection.reply(if request.target == "/healthz" { 500 } else { 200 }, &[], "");
     });
     let health = "health = { type = \"http\", path = \"/healthz\", interval = \"100ms\", unhealthy_after = 1 }";
-    let tollgate = before(&[ill.addr()], &format!("{health}\nwhen_all_down = \"refuse\""));
+    let tollgate = Tollgate::before(&[ill.addr()], &format!("{health}\nwhen_all_down = \"refuse\""));
     tollgate.wait_for_metric(&of("tollgate_endpoint_healthy", ill.addr()), 0.0);
     assert_eq!(tollgate.get("/").send().expect(503).json()["reason"], "no_healthy_endpoint");
     let report = tollgate.admin("/api/status").expect(200).json().to_string();
@@ -181,7 +168,7 @@ fn a_breaker_opens_refuses_at_once_and_closes_after_its_trials() {
     let (origin, mood) = moody();
     let breaker = "breaker = { failures = \"50%\", min_requests = 10, open_for = \"1s\", trials = 2 }\n\
                    retry = { max_retries = 0 }";
-    let tollgate = before(&[origin.addr()], breaker);
+    let tollgate = Tollgate::before(&[origin.addr()], breaker);
     // An error of the service's own says that it serves.
     mood.store(500, Ordering::SeqCst);
     assert_eq!(statuses(&tollgate, 30), BTreeMap::from([(500, 30)]));
@@ -219,7 +206,7 @@ fn a_breaker_opens_refuses_at_once_and_closes_after_its_trials() {
 fn a_breaker_is_open_for_every_connection_and_after_a_reload() {
     let (origin, mood) = moody();
     let breaker = "breaker = { min_requests = 4, open_for = \"1h\" }\nretry = { max_retries = 0 }";
-    let tollgate = before(&[origin.addr()], breaker);
+    let tollgate = Tollgate::before(&[origin.addr()], breaker);
     mood.store(0, Ordering::SeqCst);
     assert_eq!(statuses(&tollgate, 4), BTreeMap::from([(502, 4)]));
     mood.store(200, Ordering::SeqCst);

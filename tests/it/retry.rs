@@ -6,21 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::support::h2::{H2Client, H2Origin};
 use super::support::{Origin, Request, Tollgate};
 
-fn before(addresses: &[std::net::SocketAddr], upstream: &str) -> Tollgate {
-    let addresses: Vec<_> = addresses.iter().map(|addr| format!("\"{addr}\"")).collect();
-    Tollgate::with(&format!(
-        r#"
-            [upstreams.app]
-            endpoints = [{}]
-            {upstream}
-            [routes.all]
-            auth = "none"
-            upstream = "app"
-        "#,
-        addresses.join(", ")
-    ))
-}
-
 /// Takes the first `failures` requests and resets their connections; answers those after them with their body.
 fn resetting(failures: usize) -> Origin {
     let count = AtomicUsize::new(0);
@@ -36,7 +21,7 @@ fn resetting(failures: usize) -> Origin {
 #[test]
 fn an_origin_that_is_gone_costs_no_request() {
     let mut origins = [Origin::replying("ok"), Origin::replying("ok"), Origin::replying("ok")];
-    let tollgate = before(&origins.each_ref().map(Origin::addr), "");
+    let tollgate = Tollgate::before(&origins.each_ref().map(Origin::addr), "");
     for _ in 0..6 {
         tollgate.get("/").send().expect(200);
     }
@@ -51,7 +36,7 @@ fn an_origin_that_is_gone_costs_no_request() {
 #[test]
 fn a_reset_before_the_answer_is_retried_for_an_idempotent_method() {
     let origin = resetting(1);
-    let tollgate = before(&[origin.addr()], "");
+    let tollgate = Tollgate::before(&[origin.addr()], "");
     let response = tollgate.request("PUT", "/").body("whole").send().expect(200);
     assert_eq!(response.text(), "whole");
     let bodies: Vec<_> = origin.requests().into_iter().map(|request| request.body).collect();
@@ -64,7 +49,7 @@ fn a_reset_before_the_answer_is_retried_for_an_idempotent_method() {
 #[test]
 fn a_reset_post_is_never_sent_again() {
     let origin = resetting(1);
-    let tollgate = before(&[origin.addr()], "retry = { max_retries = 5 }");
+    let tollgate = Tollgate::before(&[origin.addr()], "retry = { max_retries = 5 }");
     let response = tollgate.post("/", "pay 100").send().expect(502);
     assert_eq!(response.json()["reason"], "upstream_reset");
     assert_eq!(origin.hits(), 1);
@@ -74,11 +59,11 @@ fn a_reset_post_is_never_sent_again() {
 #[test]
 fn retries_end_at_their_maximum() {
     let origin = resetting(100);
-    let tollgate = before(&[origin.addr()], "retry = { max_retries = 3 }");
+    let tollgate = Tollgate::before(&[origin.addr()], "retry = { max_retries = 3 }");
     tollgate.get("/").send().expect(502);
     assert_eq!(origin.hits(), 4);
     let origin = resetting(100);
-    let tollgate = before(&[origin.addr()], "retry = { max_retries = 0 }");
+    let tollgate = Tollgate::before(&[origin.addr()], "retry = { max_retries = 0 }");
     tollgate.get("/").send().expect(502);
     assert_eq!(origin.hits(), 1);
 }
@@ -86,7 +71,7 @@ fn retries_end_at_their_maximum() {
 #[test]
 fn a_body_that_is_no_longer_there_is_not_sent_in_half() {
     let origin = resetting(1);
-    let tollgate = before(&[origin.addr()], "");
+    let tollgate = Tollgate::before(&[origin.addr()], "");
     let response = tollgate.request("PUT", "/").body(vec![b'x'; 300_000]).send().expect(502);
     assert_eq!(response.json()["reason"], "upstream_reset");
     assert_eq!(origin.hits(), 1);
@@ -98,7 +83,7 @@ fn nothing_is_retried_once_the_answer_has_begun() {
         let _ = connection.send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf");
         connection.reset();
     });
-    let tollgate = before(&[origin.addr()], "retry = { max_retries = 5 }");
+    let tollgate = Tollgate::before(&[origin.addr()], "retry = { max_retries = 5 }");
     assert!(tollgate.get("/").try_send().is_err());
     assert_eq!(origin.hits(), 1);
 }
@@ -106,7 +91,7 @@ fn nothing_is_retried_once_the_answer_has_begun() {
 #[test]
 fn what_the_origin_answers_is_passed_on_even_if_it_is_an_error() {
     let origin = Origin::scripted(|_, connection| connection.reply(503, &[], "busy"));
-    let tollgate = before(&[origin.addr()], "");
+    let tollgate = Tollgate::before(&[origin.addr()], "");
     assert_eq!(tollgate.get("/").send().expect(503).text(), "busy");
     assert_eq!(origin.hits(), 1);
 }
@@ -119,7 +104,7 @@ fn busy(name: &'static str) -> Origin {
 #[test]
 fn a_listed_status_is_retried_elsewhere_before_the_client_sees_it() {
     let (bad, good) = (busy("bad"), Origin::echoing_bodies());
-    let tollgate = before(&[bad.addr(), good.addr()], "retry = { on = [\"503\"] }");
+    let tollgate = Tollgate::before(&[bad.addr(), good.addr()], "retry = { on = [\"503\"] }");
     for _ in 0..10 {
         assert_eq!(tollgate.request("PUT", "/").body("whole").send().expect(200).text(), "whole");
     }
@@ -134,7 +119,8 @@ fn a_listed_status_is_retried_elsewhere_before_the_client_sees_it() {
 #[test]
 fn the_last_answer_reaches_the_client_as_the_origin_gave_it() {
     let origins = [busy("one"), busy("two"), busy("three")];
-    let tollgate = before(&origins.each_ref().map(Origin::addr), "retry = { on = [\"5xx\"], max_retries = 10 }");
+    let tollgate =
+        Tollgate::before(&origins.each_ref().map(Origin::addr), "retry = { on = [\"5xx\"], max_retries = 10 }");
     let response = tollgate.get("/").send().expect(503);
     assert!(["one", "two", "three"].contains(&response.text().as_str()), "{}", response.text());
     assert_eq!((response.header("retry-after"), response.header("proxy-status")), (Some("7"), None));
@@ -146,14 +132,15 @@ fn the_last_answer_reaches_the_client_as_the_origin_gave_it() {
 #[test]
 fn a_status_is_passed_on_where_a_retry_could_do_harm_or_has_no_body_to_send() {
     let origins = [busy(""), busy("")];
-    let tollgate = before(&origins.each_ref().map(Origin::addr), "retry = { on = [\"503\"], max_retries = 5 }");
+    let tollgate =
+        Tollgate::before(&origins.each_ref().map(Origin::addr), "retry = { on = [\"503\"], max_retries = 5 }");
     let hits = || origins.iter().map(Origin::hits).sum::<usize>();
     tollgate.post("/", "pay 100").send().expect(503);
     assert_eq!(hits(), 1, "not idempotent");
     tollgate.request("PUT", "/").body(vec![b'x'; 300_000]).send().expect(503);
     assert_eq!(hits(), 2, "no longer there");
     let alone = busy("");
-    let tollgate = before(&[alone.addr()], "retry = { on = [\"503\"], max_retries = 5 }");
+    let tollgate = Tollgate::before(&[alone.addr()], "retry = { on = [\"503\"], max_retries = 5 }");
     tollgate.get("/").send().expect(503);
     assert_eq!(alone.hits(), 1, "nobody else to ask");
 }
@@ -170,7 +157,7 @@ fn a_status_of_an_h2_upstream_is_retried_too() {
         })
     };
     let (bad, good) = (answering(502), answering(204));
-    let tollgate = before(&[bad.addr(), good.addr()], "protocol = \"h2c\"\nretry = { on = [\"502\"] }");
+    let tollgate = Tollgate::before(&[bad.addr(), good.addr()], "protocol = \"h2c\"\nretry = { on = [\"502\"] }");
     for _ in 0..10 {
         tollgate.get("/").send().expect(204);
     }
@@ -181,7 +168,7 @@ fn a_status_of_an_h2_upstream_is_retried_too() {
 fn retries_wait_no_longer_than_the_request_may_take() {
     let origins = [busy("one"), busy("two")];
     let retry = "retry = { on = [\"503\"], backoff = \"1s\" }";
-    let tollgate = before(&origins.each_ref().map(Origin::addr), retry);
+    let tollgate = Tollgate::before(&origins.each_ref().map(Origin::addr), retry);
     tollgate.replace("upstream = \"app\"", "upstream = \"app\"\ntimeout = \"400ms\"");
     tollgate.reload().succeeded();
     let response = tollgate.get("/").send().expect(503);
@@ -193,7 +180,7 @@ fn a_storm_of_retries_ends_at_the_budget() {
     const REQUESTS: usize = 200;
     let origins = [busy(""), resetting(usize::MAX), busy("")];
     let retry = "retry = { on = [\"reset\", \"503\"], max_retries = 10, backoff = \"1ms\", budget = \"20%\" }";
-    let tollgate = before(&origins.each_ref().map(Origin::addr), retry);
+    let tollgate = Tollgate::before(&origins.each_ref().map(Origin::addr), retry);
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| (0..REQUESTS / 8).for_each(|_| drop(tollgate.get("/").send())));
@@ -215,7 +202,7 @@ fn a_storm_of_retries_ends_at_the_budget() {
 fn a_timeout_is_retried_elsewhere_if_it_is_listed() {
     let (silent, good) = (Origin::hanging(), Origin::echoing_bodies());
     let upstream = "timeouts = { first_byte = \"300ms\", idle = \"300ms\" }\nretry = { on = [\"timeout\"] }";
-    let tollgate = before(&[silent.addr(), good.addr()], upstream);
+    let tollgate = Tollgate::before(&[silent.addr(), good.addr()], upstream);
     for _ in 0..4 {
         assert_eq!(tollgate.request("PUT", "/").body("whole").send().expect(200).text(), "whole");
     }
@@ -233,7 +220,7 @@ fn a_connection_that_the_origin_has_closed_meanwhile_costs_no_get() {
         connection.reply(200, &[], "ok");
         connection.close();
     });
-    let tollgate = before(&[origin.addr()], "");
+    let tollgate = Tollgate::before(&[origin.addr()], "");
     for _ in 0..50 {
         tollgate.get("/").send().expect(200);
     }
@@ -268,7 +255,7 @@ fn breaking_h2() -> Origin {
 #[test]
 fn a_post_that_broke_an_h2_upstream_is_never_sent_again() {
     let origin = breaking_h2();
-    let tollgate = before(&[origin.addr()], "protocol = \"h2c\"\nretry = { max_retries = 5 }");
+    let tollgate = Tollgate::before(&[origin.addr()], "protocol = \"h2c\"\nretry = { max_retries = 5 }");
     let response = tollgate.post("/", "pay 100").send().expect(502);
     assert_eq!(tollgate.logged(&response)["attempts"], 1);
     assert_eq!(origin.connections(), 1);
@@ -292,7 +279,7 @@ fn a_stream_that_an_h2_upstream_refuses_is_retried_for_every_method() {
             super::support::h2::send_all(&mut sender, body.into(), true).await
         })
     });
-    let tollgate = before(&[origin.addr()], "protocol = \"h2c\"");
+    let tollgate = Tollgate::before(&[origin.addr()], "protocol = \"h2c\"");
     let response = tollgate.post("/", "pay 100").send().expect(200);
     assert_eq!(response.text(), "pay 100");
     assert_eq!(origin.hits(), 2);
@@ -302,7 +289,7 @@ fn a_stream_that_an_h2_upstream_refuses_is_retried_for_every_method() {
 #[test]
 fn an_h2_origin_answers_an_http_1_client() {
     let origin = H2Origin::echoing();
-    let tollgate = before(&[origin.addr()], "protocol = \"h2c\"");
+    let tollgate = Tollgate::before(&[origin.addr()], "protocol = \"h2c\"");
     assert_eq!(tollgate.post("/", "body").send().expect(200).text(), "body");
     assert_eq!(tollgate.get("/").send().expect(200).text(), "");
     assert_eq!(H2Client::cleartext(origin.addr()).send(&Request::new("POST", "/").body("x")).text(), "x");

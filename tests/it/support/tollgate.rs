@@ -51,6 +51,22 @@ impl Tollgate {
         Self::prepared(text).start()
     }
 
+    /// One in front of the upstream `app`, with these endpoints and what else is said of it.
+    pub(crate) fn before(endpoints: &[SocketAddr], upstream: &str) -> Self {
+        let endpoints: Vec<_> = endpoints.iter().map(|addr| format!("\"{addr}\"")).collect();
+        Self::with(&format!(
+            r#"
+                [upstreams.app]
+                endpoints = [{}]
+                {upstream}
+                [routes.all]
+                auth = "none"
+                upstream = "app"
+            "#,
+            endpoints.join(", ")
+        ))
+    }
+
     /// The same in two steps, for what has to be there first.
     pub(crate) fn prepared(text: &str) -> Prepared {
         let directory = tempfile::Builder::new().prefix("tollgate-").tempdir().expect("a directory");
