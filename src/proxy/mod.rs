@@ -39,7 +39,7 @@ use crate::filter::SizeLimit;
 use crate::http::Reason;
 use crate::snapshot::Live;
 use crate::telemetry::AccessLog;
-use crate::upstream::{Outcome, announcement};
+use crate::upstream::{Lease, Outcome, announcement};
 
 /// How long the answer that ends a request in trouble may take to leave.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -135,6 +135,9 @@ impl ProxyHttp for Proxy {
         if ctx.attempt.count == 1 {
             upstream.requested(&lease, now);
         }
+        if !session.is_upgrade_req() && !session.as_mut().is_body_done() {
+            lease.awaits_body();
+        }
         ctx.attempt.lease = Some(lease);
         ctx.attempt.began = Some(now);
         ctx.attempt.asked = ctx.progress.request_done.then_some(now);
@@ -191,7 +194,8 @@ impl ProxyHttp for Proxy {
             ctx.progress.body_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
             ctx.progress.request_done |= end_of_stream;
             // Without a body all of the time is the upstream's.
-            if let Some(lease) = ctx.attempt.lease.as_ref().filter(|_| end_of_stream && ctx.progress.body_bytes > 0) {
+            let has_body = |lease: &&Lease| ctx.progress.body_bytes > 0 || lease.is_awaiting_body();
+            if let Some(lease) = ctx.attempt.lease.as_ref().filter(|_| end_of_stream).filter(has_body) {
                 lease.asked();
             }
             if ctx.route.as_ref().is_some_and(|route| !route.filters.size.allows(ctx.progress.body_bytes)) {

@@ -33,6 +33,10 @@ enum Phase {
     },
     /// Half open
     Trial {
+        /// Of those under way
+        round: u32,
+        /// When the round began, or the last of its trials was judged
+        since: Instant,
         under_way: u32,
         passed: u32,
     },
@@ -42,8 +46,12 @@ enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Permit {
     Usual,
-    /// One of those that find out, of the opening with this number
-    Trial(u64),
+    /// One of those that find out
+    Trial {
+        /// The number of the opening
+        opening: u64,
+        round: u32,
+    },
 }
 
 /// What a breaker is doing, for whoever looks.
@@ -90,19 +98,27 @@ impl Breaker {
             return Some(Permit::Usual);
         }
         let mut phase = self.phase.lock();
-        match *phase {
+        let now = now();
+        let round = match &mut *phase {
             Phase::Closed => return Some(Permit::Usual),
-            Phase::Open { until } if now() < until => return None,
+            Phase::Open { until } if now < *until => return None,
             Phase::Open { .. } => {
                 log::info!("upstream {}: its breaker lets {} requests try", self.upstream, self.spec.trials);
-                *phase = Phase::Trial { under_way: 1, passed: 0 };
+                *phase = Phase::Trial { round: 0, since: now, under_way: 1, passed: 0 };
+                0
             }
-            Phase::Trial { under_way, passed } if under_way + passed < self.spec.trials.get() => {
-                *phase = Phase::Trial { under_way: under_way + 1, passed };
+            // Who sends a body as slowly as may be holds a place for as long: the others are not to wait for that.
+            Phase::Trial { round, since, under_way, .. } if now >= *since + self.spec.open_for => {
+                (*round, *since, *under_way) = (round.wrapping_add(1), now, 1);
+                *round
+            }
+            Phase::Trial { round, under_way, passed, .. } if *under_way + *passed < self.spec.trials.get() => {
+                *under_way += 1;
+                *round
             }
             Phase::Trial { .. } => return None,
-        }
-        Some(Permit::Trial(self.openings.load(Ordering::Relaxed)))
+        };
+        Some(Permit::Trial { opening: self.openings.load(Ordering::Relaxed), round })
     }
 
     /// A try went well, or it failed.
@@ -114,12 +130,26 @@ impl Breaker {
                     self.failed(now);
                 }
             }
-            Permit::Trial(opening) => self.judge(opening, succeeded, now),
+            Permit::Trial { opening, round } => self.judge(opening, round, succeeded, now),
         }
     }
 
-    /// A try that went well at first has failed in the end.
-    pub(super) fn failed(&self, now: Instant) {
+    /// The response to a try that `began` then has broken off, after its head had counted as a success.
+    ///
+    /// A failure counts beside its own try. Where that has left the window, so has the failure: else clients that let
+    /// many downloads stand until the upstream cuts them would outweigh all tries of the moment.
+    pub(super) fn broke_off(&self, permit: Permit, began: Instant, now: Instant) {
+        // To a tenth, as the window itself.
+        if now.saturating_duration_since(began) >= self.spec.window * 9 / 10 {
+            return;
+        }
+        if permit != Permit::Usual {
+            self.tries.add(now);
+        }
+        self.failed(now);
+    }
+
+    fn failed(&self, now: Instant) {
         self.failures.add(now);
         let (tries, failures) = (self.tries.sum(now), self.failures.sum(now));
         let enough = tries >= u64::from(self.spec.min_requests.get());
@@ -140,19 +170,20 @@ impl Breaker {
 
     /// A permit was not used to the end.
     pub(super) fn give_back(&self, permit: Permit) {
-        if let Permit::Trial(opening) = permit {
+        if let Permit::Trial { opening, round } = permit {
             let mut phase = self.phase.lock();
-            if let Phase::Trial { under_way, .. } = &mut *phase
-                && opening == self.openings.load(Ordering::Relaxed)
+            if let Phase::Trial { round: current, under_way, .. } = &mut *phase
+                && (opening, round) == (self.openings.load(Ordering::Relaxed), *current)
             {
                 *under_way -= 1;
             }
         }
     }
 
-    fn judge(&self, opening: u64, succeeded: bool, now: Instant) {
+    /// A trial of an earlier round has its say: an upstream that takes longer than a round would never be judged.
+    fn judge(&self, opening: u64, round: u32, succeeded: bool, now: Instant) {
         let mut phase = self.phase.lock();
-        let Phase::Trial { under_way, passed } = *phase else { return };
+        let Phase::Trial { round: current, under_way, passed, .. } = *phase else { return };
         if opening != self.openings.load(Ordering::Relaxed) {
             return;
         }
@@ -160,7 +191,8 @@ impl Breaker {
             log::warn!("upstream {}: its breaker stays open: a trial failed", self.upstream);
             self.open(&mut phase, now);
         } else if passed + 1 < self.spec.trials.get() {
-            *phase = Phase::Trial { under_way: under_way - 1, passed: passed + 1 };
+            let under_way = under_way - u32::from(round == current);
+            *phase = Phase::Trial { round: current, since: now, under_way, passed: passed + 1 };
         } else {
             log::info!("upstream {}: its breaker closes", self.upstream);
             self.tries.clear();
@@ -207,6 +239,7 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const TRIAL: Permit = Permit::Trial { opening: 1, round: 0 };
 
     fn breaker(now: Instant, trials: u32) -> Arc<Breaker> {
         let spec = config::Breaker {
@@ -253,11 +286,11 @@ mod tests {
         fail(&breaker, 10, start);
         let now = start + 5 * SECOND;
         let trials = [breaker.admit(|| now), breaker.admit(|| now)];
-        assert_eq!(trials, [Some(Permit::Trial(1)); 2]);
+        assert_eq!(trials, [Some(TRIAL); 2]);
         assert_eq!(breaker.admit(|| now), None, "no third");
-        breaker.settle(Permit::Trial(1), true, now);
+        breaker.settle(TRIAL, true, now);
         assert_eq!(breaker.admit(|| now), None, "the second is still under way");
-        breaker.settle(Permit::Trial(1), false, now);
+        breaker.settle(TRIAL, false, now);
         assert_eq!(breaker.state(now), BreakerState::Open);
         let now = now + 5 * SECOND;
         for _ in 0..2 {
@@ -292,6 +325,53 @@ mod tests {
         assert_eq!(breaker.state(now), BreakerState::Closed);
     }
 
+    #[test]
+    fn trials_that_are_held_keep_nobody_else_out() {
+        let start = Instant::now();
+        let breaker = breaker(start, 2);
+        fail(&breaker, 10, start);
+        let now = start + 5 * SECOND;
+        let held = [breaker.admit(|| now), breaker.admit(|| now)].map(|permit| permit.expect("a trial"));
+        assert_eq!(breaker.admit(|| now + 4 * SECOND), None);
+        let now = now + 5 * SECOND;
+        let honest =
+            [breaker.admit(|| now), breaker.admit(|| now)].map(|permit| permit.expect("a trial of the next round"));
+        assert_eq!(breaker.admit(|| now), None, "no more than allowed in a round");
+        breaker.give_back(held[0]);
+        assert_eq!(breaker.admit(|| now), None, "its place is another's");
+        breaker.settle(honest[0], true, now);
+        breaker.settle(honest[1], true, now);
+        assert_eq!(breaker.state(now), BreakerState::Closed);
+        assert_eq!(breaker.openings(), 1);
+    }
+
+    #[test]
+    fn an_upstream_slower_than_a_round_is_judged_all_the_same() {
+        for (succeeded, state) in [(true, BreakerState::Closed), (false, BreakerState::Open)] {
+            let start = Instant::now();
+            let breaker = breaker(start, 1);
+            fail(&breaker, 10, start);
+            let slow = breaker.admit(|| start + 5 * SECOND).expect("a trial");
+            let now = start + 11 * SECOND;
+            breaker.admit(|| now).expect("a trial of the next round");
+            breaker.settle(slow, succeeded, now);
+            assert_eq!(breaker.state(now), state);
+        }
+    }
+
+    #[test]
+    fn a_failure_counts_beside_its_own_try_and_is_forgotten_with_it() {
+        let start = Instant::now();
+        let breaker = breaker(start, 1);
+        (0..500).for_each(|_| breaker.settle(Permit::Usual, true, start));
+        let now = start + 30 * SECOND;
+        (0..20).for_each(|_| breaker.settle(Permit::Usual, true, now));
+        (0..500).for_each(|_| breaker.broke_off(Permit::Usual, start, now));
+        assert_eq!(breaker.state(now), BreakerState::Closed, "downloads that nobody read");
+        (0..10).for_each(|_| breaker.broke_off(Permit::Usual, now - SECOND, now));
+        assert_eq!(breaker.state(now), BreakerState::Open, "10 of 20");
+    }
+
     proptest! {
         /// Whatever happens: no more trials than allowed, none before their time, and it never stays shut for ever.
         #[test]
@@ -315,8 +395,9 @@ mod tests {
                         _ => breaker.settle(permit, step == 2, now),
                     }
                 }
-                let current = breaker.openings();
-                let under_way = held.iter().filter(|permit| **permit == Permit::Trial(current)).count();
+                let Phase::Trial { round, .. } = *breaker.phase.lock() else { continue };
+                let current = Permit::Trial { opening: breaker.openings(), round };
+                let under_way = held.iter().filter(|permit| **permit == current).count();
                 prop_assert!(under_way <= trials as usize);
             }
             held.drain(..).for_each(|permit| breaker.give_back(permit));

@@ -34,7 +34,8 @@ impl Guard {
     }
 
     /// The first outcome of a try, which is what counts: a response's head, or why there was none.
-    pub(super) fn first(&self, endpoint: &Endpoint, permit: Permit, outcome: Outcome, began: Option<Instant>) {
+    /// How long it `took` is not known where that is of no interest or was the client's doing.
+    pub(super) fn first(&self, endpoint: &Endpoint, permit: Permit, outcome: Outcome, took: Option<Duration>) {
         if self.outlier.is_none() && self.breaker.is_none() {
             return;
         }
@@ -46,7 +47,6 @@ impl Guard {
             breaker.settle(permit, sign != Sign::GatewayError, now);
         }
         if let Some(outlier) = &self.outlier {
-            let took: Option<Duration> = began.map(|began| now.saturating_duration_since(began));
             if let Some(why) = endpoint.state().record.observe(outlier, sign, took) {
                 endpoint.eject(outlier, why, now);
             }
@@ -61,13 +61,13 @@ impl Guard {
     }
 
     /// A later one: all that it can add is that the response broke off.
-    pub(super) fn later(&self, endpoint: &Endpoint, outcome: Outcome) {
+    pub(super) fn later(&self, endpoint: &Endpoint, permit: Permit, outcome: Outcome, began: Option<Instant>) {
         if outcome != Outcome::Incomplete || (self.outlier.is_none() && self.breaker.is_none()) {
             return;
         }
         let now = Instant::now();
-        if let Some(breaker) = &self.breaker {
-            breaker.failed(now);
+        if let (Some(breaker), Some(began)) = (&self.breaker, began) {
+            breaker.broke_off(permit, began, now);
         }
         if let Some(outlier) = &self.outlier
             && let Some(why) = endpoint.state().record.broke(outlier)

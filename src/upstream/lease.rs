@@ -115,6 +115,8 @@ impl Outcome {
 
 /// The result of a try nobody has said anything of: that of [`Outcome::Abandoned`].
 const UNKNOWN: u8 = 0;
+/// When a request will have been sent whole that is being sent.
+const NOT_YET: u64 = u64::MAX;
 /// That of an answer below 500.
 const WELL: u8 = 1;
 
@@ -126,8 +128,10 @@ pub struct Lease {
     /// Index of the last outcome's result; 0, abandoned, until there is one
     result: AtomicU8,
     permit: Permit,
-    /// When it was made, where that is of interest
+    /// When it was asked for or made, where that is of interest
     began: Option<Instant>,
+    /// Nanoseconds after that: when the endpoint had all it needs to answer
+    asked: AtomicU64,
     /// Where latency decides
     stopwatch: Option<Stopwatch>,
     /// It is among the requests in flight of the whole upstream, which are counted where that decides
@@ -139,26 +143,26 @@ pub struct Lease {
 /// Tells an endpoint's average how long an answer took.
 #[derive(Debug)]
 struct Stopwatch {
-    began: Instant,
     decay: Duration,
-    /// Nanoseconds after that: when the endpoint had all it needs to answer
-    asked: AtomicU64,
     was_told: AtomicBool,
 }
 
 impl Stopwatch {
-    fn observe(&self, endpoint: &Endpoint, outcome: Outcome) {
+    /// `took` is unknown while the request is being sent.
+    fn observe(&self, endpoint: &Endpoint, outcome: Outcome, took: Option<Duration>) {
         let (now, ewma) = (Instant::now(), endpoint.ewma());
-        let asked = Duration::from_nanos(self.asked.load(Ordering::Relaxed));
-        let took = now.saturating_duration_since(self.began).saturating_sub(asked);
         let was_told = self.was_told.swap(true, Ordering::Relaxed);
-        match outcome {
-            Outcome::Answered(status) if !status.is_server_error() => ewma.observe(took, now, self.decay),
-            Outcome::Abandoned if was_told => {}
-            Outcome::Abandoned => ewma.abandoned(took, now),
+        match (outcome, took) {
+            (Outcome::Answered(status), took) if !status.is_server_error() => {
+                if let Some(took) = took {
+                    ewma.observe(took, now, self.decay);
+                }
+            }
+            (Outcome::Abandoned, Some(took)) if !was_told => ewma.abandoned(took, now),
+            (Outcome::Abandoned, _) => {}
             // How long a response ran before it broke off says nothing.
-            Outcome::Incomplete => ewma.failed(Duration::ZERO, now),
-            _ => ewma.failed(took, now),
+            (Outcome::Incomplete, _) => ewma.failed(Duration::ZERO, now),
+            (_, took) => ewma.failed(took.unwrap_or_default(), now),
         }
     }
 }
@@ -176,22 +180,37 @@ impl Lease {
         if is_counted {
             endpoint.lineage().in_flight.fetch_add(1, Ordering::Relaxed);
         }
-        let began = endpoint.guard().times().then(Instant::now);
-        let stopwatch = timed.map(|(began, decay)| Stopwatch {
-            began,
-            decay,
-            asked: AtomicU64::new(0),
-            was_told: AtomicBool::new(false),
-        });
-        Self { endpoint, result: AtomicU8::new(UNKNOWN), permit, began, stopwatch, is_counted, is_away }
+        let guard = endpoint.guard();
+        let began = timed.map(|(began, _)| began);
+        let began = began.or_else(|| (guard.times() || guard.breaker.is_some()).then(Instant::now));
+        let stopwatch = timed.map(|(_, decay)| Stopwatch { decay, was_told: AtomicBool::new(false) });
+        let (result, asked) = (AtomicU8::new(UNKNOWN), AtomicU64::new(0));
+        Self { endpoint, result, permit, began, asked, stopwatch, is_counted, is_away }
+    }
+
+    /// The client has yet to send its body: until it has, time says nothing of the endpoint.
+    pub fn awaits_body(&self) {
+        self.asked.store(NOT_YET, Ordering::Relaxed);
+    }
+
+    /// Whether the client has yet to send its body.
+    pub fn is_awaiting_body(&self) -> bool {
+        self.asked.load(Ordering::Relaxed) == NOT_YET
     }
 
     /// The request has been sent whole: what was waited for until now was the client.
     pub fn asked(&self) {
-        if let Some(stopwatch) = &self.stopwatch {
-            let after = stopwatch.began.elapsed().as_nanos();
-            stopwatch.asked.store(u64::try_from(after).unwrap_or(u64::MAX), Ordering::Relaxed);
+        if let Some(began) = self.began {
+            let after = began.elapsed().as_nanos();
+            self.asked.store(u64::try_from(after).unwrap_or(NOT_YET), Ordering::Relaxed);
         }
+    }
+
+    /// How long the endpoint has had all of the request.
+    pub(super) fn took(&self) -> Option<Duration> {
+        let asked = self.asked.load(Ordering::Relaxed);
+        let began = self.began.filter(|_| asked != NOT_YET)?;
+        Some(began.elapsed().saturating_sub(Duration::from_nanos(asked)))
     }
 
     pub(super) fn is_away(&self) -> bool {
@@ -215,7 +234,7 @@ impl Lease {
     pub fn observe(&self, outcome: Outcome) {
         let before = self.result.swap(outcome.result(), Ordering::Relaxed);
         if let Some(stopwatch) = &self.stopwatch {
-            stopwatch.observe(&self.endpoint, outcome);
+            stopwatch.observe(&self.endpoint, outcome, self.took());
         }
         match outcome {
             Outcome::Answered(_) => self.endpoint.answered(),
@@ -227,8 +246,11 @@ impl Lease {
         }
         let guard = self.endpoint.guard();
         match before {
-            UNKNOWN => guard.first(&self.endpoint, self.permit, outcome, self.began),
-            _ => guard.later(&self.endpoint, outcome),
+            UNKNOWN => {
+                let took = guard.times().then(|| self.took()).flatten();
+                guard.first(&self.endpoint, self.permit, outcome, took);
+            }
+            _ => guard.later(&self.endpoint, self.permit, outcome, self.began),
         }
     }
 }
@@ -256,7 +278,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(stopwatch) = &self.stopwatch {
-            stopwatch.observe(&self.endpoint, Outcome::Abandoned);
+            stopwatch.observe(&self.endpoint, Outcome::Abandoned, self.took());
         }
         if self.is_counted {
             self.endpoint.lineage().in_flight.fetch_sub(1, Ordering::Relaxed);

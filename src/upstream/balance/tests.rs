@@ -201,6 +201,55 @@ fn what_a_lease_sees_is_what_the_average_is_told() {
 }
 
 #[test]
+fn a_slow_upload_is_not_the_endpoints_latency() {
+    let upstream = upstream(ewma(), &[1]);
+    let known = || upstream.endpoints()[0].latency;
+    let answered = Outcome::Answered(StatusCode::OK);
+    pick(&upstream).observe(answered);
+    let before = known();
+    for outcome in [answered, Outcome::Abandoned] {
+        let lease = pick(&upstream);
+        lease.awaits_body();
+        spend(Duration::from_millis(20));
+        lease.observe(outcome);
+        drop(lease);
+        assert_eq!(known(), before, "{outcome:?} while the body was being sent");
+    }
+}
+
+#[test]
+fn ejections_for_slowness_count_from_when_all_was_sent() {
+    let mut spec = spec(Balance::RoundRobin, &[1]);
+    spec.outlier = Some(config::Outlier {
+        consecutive_failures: None,
+        consecutive_gateway_errors: None,
+        success_rate_below: None,
+        slower_than: NonZeroU32::new(3),
+        min_requests: NonZeroU32::MIN,
+        interval: Duration::from_secs(10),
+        ejection: Duration::from_secs(30),
+        max_ejection: Duration::from_secs(300),
+        max_ejected: 50,
+    });
+    let lease = pick(&built(&spec));
+    lease.awaits_body();
+    spend(Duration::from_millis(20));
+    assert_eq!(lease.took(), None);
+    let sent = Instant::now();
+    lease.asked();
+    let took = lease.took().expect("all was sent");
+    assert!(took <= sent.elapsed(), "{took:?}");
+}
+
+/// The client takes its time.
+fn spend(time: Duration) {
+    let began = Instant::now();
+    while began.elapsed() < time {
+        std::hint::spin_loop();
+    }
+}
+
+#[test]
 fn a_new_endpoint_is_neither_flooded_nor_left_out() {
     let upstream = upstream(ewma(), &[1, 1, 1, 1]);
     for place in 0..3 {
