@@ -44,10 +44,10 @@ impl Guard {
         if let Some(breaker) = &self.breaker {
             breaker.settle(permit, sign == Sign::Good, now);
         }
-        if let Some(outlier) = &self.outlier {
-            if let Some(why) = endpoint.state().record.observe(outlier, sign, took) {
-                endpoint.eject(outlier, why, now);
-            }
+        if let Some(outlier) = &self.outlier
+            && let Some(why) = endpoint.state().record.observe(outlier, sign, took)
+        {
+            endpoint.eject(outlier, why, now);
         }
     }
 
