@@ -46,10 +46,10 @@ impl Guard {
             // and however often, must not close the upstream to everybody.
             breaker.settle(permit, sign != Sign::GatewayError, now);
         }
-        if let Some(outlier) = &self.outlier {
-            if let Some(why) = endpoint.state().record.observe(outlier, sign, took) {
-                endpoint.eject(outlier, why, now);
-            }
+        if let Some(outlier) = &self.outlier
+            && let Some(why) = endpoint.state().record.observe(outlier, sign, took)
+        {
+            endpoint.eject(outlier, why, now);
         }
     }
 
