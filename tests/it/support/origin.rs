@@ -248,6 +248,10 @@ fn each_request(script: impl Fn(&Request, &mut Connection) + Send + Sync) -> imp
     move |connection| {
         while connection.open {
             let Ok(Some(request)) = connection.request() else { return };
+            // What came while it was killed finds nobody: a socket that is shut for reading still takes what arrives.
+            if connection.shared.stopped.load(Ordering::SeqCst) {
+                return;
+            }
             script(&request, connection);
         }
     }
