@@ -16,13 +16,14 @@ use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use super::launch::Candidate;
 use super::message::{Answer, Offer, Report, Verb};
 use super::resource::Resources;
 use super::service_manager::ServiceManager;
 use super::signals::{Signal, Signals};
 use super::socket::{self, Command};
 use super::successor::Predecessor;
-use super::upgrade::{self, Candidate, Launcher, Successor};
+use super::upgrade::{self, Launcher, Successor};
 use super::watch::Watcher;
 use super::{Drain, Phase, Reloader, Status, tasks, upstreams};
 use crate::snapshot::Snapshot;

@@ -230,6 +230,27 @@ fn a_successor_survives_the_death_of_its_predecessor() {
     assert_eq!(tollgate.get("/here").send().text(), "first");
 }
 
+/// systemd is told of the end of its own children alone. The successor was once a child of its predecessor until that had
+/// drained, and one that died meanwhile was seen by the watchdog only, which ended the predecessor as well.
+#[test]
+fn a_successor_that_dies_while_its_predecessor_drains_is_seen_by_whoever_started_them() {
+    let (origin, gate) = Origin::gated("late");
+    let mut tollgate = Tollgate::with(&format!("[server]\ndrain_timeout = \"90s\"\n{}", open_to(&[origin.addr()])));
+    let old = tollgate.pid();
+    let mut client = Client::connect(tollgate.addr());
+    client.begin(&Request::get("/")).expect("sent");
+    wait::until("the request to arrive", || origin.hits() == 1);
+    tollgate.upgrade().succeeded();
+    let new = tollgate.pid();
+    assert_eq!(process::parent(new), Some(std::process::id()), "the tests stand for process 1");
+    process::signal(new, Signal::KILL);
+    assert_eq!(tollgate.ended(new), -9);
+    assert_eq!(tollgate.pids(), [old]);
+    gate.open();
+    assert_eq!(client.finish("GET").expect("answered").text(), "late");
+    assert_eq!(tollgate.ended(old), 0);
+}
+
 #[test]
 fn hup_and_quit_are_ignored_by_a_predecessor_that_drains() {
     let (origin, gate) = Origin::gated("late");
