@@ -5,6 +5,8 @@
 FROM rust:1-bookworm AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends cmake ca-certificates
 WORKDIR /src
+# Where it is built is not to be seen in it, so that the same binary can be built elsewhere: docs/building.md.
+ENV RUSTFLAGS="--remap-path-prefix=/usr/local/cargo=/cargo" CFLAGS="-ffile-prefix-map=/usr/local/cargo=/cargo"
 COPY Cargo.toml Cargo.lock ./
 COPY src src
 COPY bench bench
