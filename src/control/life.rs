@@ -33,6 +33,10 @@ use crate::telemetry::{AccessLog, Metrics};
 /// How long the channel to a successor is waited on at a time.
 const SUCCESSOR_POLL: Duration = Duration::from_secs(3600);
 
+/// How long a process that drains goes on when its successor has died and the service manager waits for it to leave: nobody
+/// else is served before it has.
+const HURRY: Duration = Duration::from_secs(5);
+
 /// What a life needs.
 #[derive(Debug)]
 pub struct Parts {
@@ -89,6 +93,14 @@ impl ShutdownSignalWatch for Life {
             None => ShutdownSignal::FastShutdown,
         }
     }
+}
+
+/// What a process that drains hears of its successor.
+enum News {
+    /// Log files have been moved away
+    Reopen,
+    /// It has ended, and was not told to
+    Died,
 }
 
 /// An operation that is under way: one at a time, while signals are still heard.
@@ -356,12 +368,14 @@ impl Living {
         self.manager.hand_over(successor.pid).await;
         log::info!("process {} has taken over; draining {} connections", successor.pid, self.parts.drain.connections());
         drop(std::mem::take(&mut self.sockets));
-        let reopen = watch_successor(successor.channel);
-        self.drain(reopen, Order::NotYet).await
+        self.tell_predecessor(Predecessor::leaving);
+        let news = watch_successor(successor.channel);
+        self.drain(news, Order::NotYet).await
     }
 
     async fn terminate(mut self) -> ShutdownSignal {
         self.manager.stopping().await;
+        self.tell_predecessor(Predecessor::leaving);
         let snapshot = self.parts.reloader.live().load_full();
         let delay = snapshot.config.server.drain_delay;
         self.end_operation();
@@ -388,16 +402,17 @@ impl Living {
         drop(std::mem::take(&mut self.sockets));
         let file = socket::path(&snapshot.config.server.runtime_dir);
         remove(&file);
-        let (_never, reopen) = mpsc::channel(1);
-        self.drain(reopen, Order::Given).await
+        let (_never, news) = mpsc::channel(1);
+        self.drain(news, Order::Given).await
     }
 
     /// Waits for the last connection, at most `drain_timeout`.
-    async fn drain(mut self, mut reopen: mpsc::Receiver<()>, mut order: Order) -> ShutdownSignal {
+    async fn drain(mut self, mut news: mpsc::Receiver<News>, mut order: Order) -> ShutdownSignal {
         let timeout = self.parts.reloader.live().load_full().config.server.drain_timeout;
         let drain = self.parts.drain.clone();
         let (over, emptied) = (tokio::time::sleep(timeout), drain.emptied());
         tokio::pin!(over, emptied);
+        let mut died = false;
         loop {
             tokio::select! {
                 () = &mut emptied => {
@@ -405,10 +420,13 @@ impl Living {
                     break;
                 }
                 () = &mut over => {
-                    log::warn!("the drain is over after {timeout:?}: {} connections are cut", drain.connections());
+                    log::warn!("the drain is over: {} connections are cut", drain.connections());
                     break;
                 }
-                Some(()) = reopen.recv() => self.parts.access_log.reopen(),
+                Some(news) = news.recv() => match news {
+                    News::Reopen => self.parts.access_log.reopen(),
+                    News::Died => died = true,
+                },
                 signal = self.parts.signals.next() => match signal {
                     // A service manager stops all processes of the unit: what clients have begun is finished here as well.
                     Signal::Terminate if order == Order::NotYet => order = Order::Given,
@@ -419,6 +437,13 @@ impl Living {
                     Signal::ReopenLogs => self.reopen_logs(),
                     Signal::Reload | Signal::HandOver => ignored(signal),
                 }
+            }
+            let soon = tokio::time::Instant::now() + HURRY;
+            if died && order == Order::Given && over.deadline() > soon {
+                log::warn!(
+                    "the successor has died, and another is started when this process has left: within {HURRY:?}"
+                );
+                over.as_mut().reset(soon);
             }
         }
         ShutdownSignal::FastShutdown
@@ -433,9 +458,13 @@ impl Living {
 
     fn reopen_logs(&self) {
         self.parts.access_log.reopen();
+        self.tell_predecessor(Predecessor::reopen_logs);
+    }
+
+    fn tell_predecessor(&self, what: fn(&Predecessor)) {
         if let Some(predecessor) = self.parts.predecessor.clone() {
             // It may be gone, or slow to read: not on a thread that others wait for.
-            tokio::task::spawn_blocking(move || predecessor.reopen_logs());
+            tokio::task::spawn_blocking(move || what(&predecessor));
         }
     }
 }
@@ -467,14 +496,18 @@ async fn changed(watcher: Option<&mut Watcher>) {
 }
 
 /// A thread that listens to the successor, until it is gone or this process ends.
-fn watch_successor(channel: Arc<Channel>) -> mpsc::Receiver<()> {
+fn watch_successor(channel: Arc<Channel>) -> mpsc::Receiver<News> {
     let (sender, receiver) = mpsc::channel(1);
     drop(apart("successor", move || {
+        let mut leaving = false;
         loop {
             match channel.receive::<Report>(SUCCESSOR_POLL) {
-                Ok(Some((Report::Reopen, _))) => drop(sender.try_send(())),
+                Ok(Some((Report::Reopen, _))) => drop(sender.try_send(News::Reopen)),
+                Ok(Some((Report::Leaving, _))) => leaving = true,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                _ => return,
+                _ if leaving => return,
+                // This process may have left.
+                _ => return drop(sender.blocking_send(News::Died)),
             }
         }
     }));

@@ -127,6 +127,11 @@ impl Predecessor {
         self.tell(&Report::Reopen);
     }
 
+    /// That we end is no accident.
+    pub(super) fn leaving(&self) {
+        self.tell(&Report::Leaving);
+    }
+
     fn tell(&self, report: &Report) {
         if let Err(error) = self.channel.send(report, &[], PROMPT) {
             log::debug!("the predecessor is gone: {error}");

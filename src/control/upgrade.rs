@@ -100,7 +100,9 @@ fn hand_out(channel: &Channel, sockets: &Sockets, offer: &Offer) -> Result<(), F
     match channel.receive::<Report>(PATIENCE) {
         Ok(Some((Report::Ready, _))) => Ok(()),
         Ok(Some((Report::Abort(why), _))) => Err(Failure::Aborted(why)),
-        Ok(Some((Report::Reopen, _))) => Err(Failure::Aborted("the successor spoke out of turn".to_owned())),
+        Ok(Some((Report::Reopen | Report::Leaving, _))) => {
+            Err(Failure::Aborted("the successor spoke out of turn".to_owned()))
+        }
         Ok(None) => Err(Failure::Gone),
         Err(error) => Err(Failure::Silent(error)),
     }

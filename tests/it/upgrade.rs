@@ -251,6 +251,46 @@ fn a_successor_that_dies_while_its_predecessor_drains_is_seen_by_whoever_started
     assert_eq!(tollgate.ended(old), 0);
 }
 
+/// A gateway that hands over while a request waits for ever, with `drain_timeout` far away: the client, the process that
+/// drains and the one that serves.
+fn draining() -> (Tollgate, Client, u32, u32, Origin) {
+    let origin = Origin::hanging();
+    let tollgate = Tollgate::with(&format!("[server]\ndrain_timeout = \"90s\"\n{}", open_to(&[origin.addr()])));
+    let old = tollgate.pid();
+    let mut client = Client::connect(tollgate.addr());
+    client.begin(&Request::get("/")).expect("sent");
+    wait::until("the request to arrive", || origin.hits() == 1);
+    tollgate.upgrade().succeeded();
+    let new = tollgate.pid();
+    (tollgate, client, old, new, origin)
+}
+
+/// What systemd does then: it tells the rest of the unit to leave, and starts anew when nothing is left of it.
+#[test]
+fn when_the_successor_has_died_a_predecessor_that_is_told_to_leave_hurries() {
+    let (mut tollgate, _client, old, new, _origin) = draining();
+    process::signal(new, Signal::KILL);
+    assert_eq!(tollgate.ended(new), -9);
+    let told = Instant::now();
+    process::signal(old, Signal::TERM);
+    assert_eq!(tollgate.ended(old), 0);
+    assert!(told.elapsed() < 2 * SOON, "left after {:?}", told.elapsed());
+    assert!(tollgate.stderr().contains("the successor has died"), "{}", tollgate.stderr());
+}
+
+#[test]
+fn when_the_successor_leaves_as_it_was_told_a_predecessor_takes_its_time() {
+    let (mut tollgate, client, old, new, _origin) = draining();
+    process::signal(old, Signal::TERM);
+    process::signal(new, Signal::TERM);
+    assert_eq!(tollgate.ended(new), 0);
+    process::signal(old, Signal::HUP);
+    wait::until("the predecessor to go on", || tollgate.stderr().contains("Reload is ignored"));
+    drop(client);
+    assert_eq!(tollgate.ended(old), 0);
+    assert!(!tollgate.stderr().contains("the successor has died"), "{}", tollgate.stderr());
+}
+
 #[test]
 fn hup_and_quit_are_ignored_by_a_predecessor_that_drains() {
     let (origin, gate) = Origin::gated("late");
