@@ -429,7 +429,10 @@ impl Living {
                 },
                 signal = self.parts.signals.next() => match signal {
                     // A service manager stops all processes of the unit: what clients have begun is finished here as well.
-                    Signal::Terminate if order == Order::NotYet => order = Order::Given,
+                    Signal::Terminate if order == Order::NotYet => {
+                        log::info!("told to leave: it drains already");
+                        order = Order::Given;
+                    }
                     Signal::Terminate | Signal::Interrupt => {
                         log::warn!("told again to leave: {} connections are cut", drain.connections());
                         break;

@@ -284,11 +284,22 @@ fn when_the_successor_leaves_as_it_was_told_a_predecessor_takes_its_time() {
     process::signal(old, Signal::TERM);
     process::signal(new, Signal::TERM);
     assert_eq!(tollgate.ended(new), 0);
-    process::signal(old, Signal::HUP);
-    wait::until("the predecessor to go on", || tollgate.stderr().contains("Reload is ignored"));
+    wait::until("the predecessor to go on", || tollgate.stderr().contains("it drains already"));
     drop(client);
     assert_eq!(tollgate.ended(old), 0);
     assert!(!tollgate.stderr().contains("the successor has died"), "{}", tollgate.stderr());
+}
+
+/// The first TERM is meant for all processes of a unit, and this one is leaving anyway.
+#[test]
+fn a_predecessor_that_drains_leaves_at_the_second_term() {
+    let (mut tollgate, _client, old, new, _origin) = draining();
+    process::signal(old, Signal::TERM);
+    wait::until("it to be heard", || tollgate.stderr().contains("it drains already"));
+    assert_eq!(tollgate.pids(), [old, new]);
+    process::signal(old, Signal::TERM);
+    assert_eq!(tollgate.ended(old), 0);
+    assert_eq!(tollgate.pids(), [new]);
 }
 
 #[test]
