@@ -13,6 +13,7 @@ COPY bench bench
 COPY packaging packaging
 RUN cargo build --release --locked --bin tollgate \
  && cargo run --locked -p tollgate-packaging -- target/packaging
+COPY LICENSE ./
 COPY conf/container.toml conf/container.toml
 COPY scripts/image-root.sh scripts/image-root.sh
 RUN scripts/image-root.sh target/release/tollgate target/packaging/tollgate.cdx.json /image
