@@ -14,6 +14,7 @@ use http::header::RETRY_AFTER;
 use http::{HeaderName, HeaderValue};
 use serde_json::json;
 
+use super::key::Partition;
 use super::{Limit, Permit, Place, Sample, Taken};
 use crate::config::{LimitKind, Name, Period};
 use crate::http::{Reason, Reply};
@@ -55,7 +56,7 @@ impl Policy {
         Self { item, value }
     }
 
-    fn of(&self, key: Option<[u8; 16]>) -> HeaderValue {
+    fn of(&self, key: Option<Partition>) -> HeaderValue {
         if key.is_none() {
             return self.value.clone();
         }
@@ -91,11 +92,11 @@ struct Standing {
     limit: Arc<Limit>,
     remaining: u32,
     reset: Option<u64>,
-    partition: Option<[u8; 16]>,
+    partition: Option<Partition>,
 }
 
 impl Admission {
-    pub(super) fn add(&mut self, limit: &Arc<Limit>, taken: Taken, partition: Option<[u8; 16]>) {
+    pub(super) fn add(&mut self, limit: &Arc<Limit>, taken: Taken, partition: Option<Partition>) {
         let (remaining, reset) = match taken {
             Taken::Local { remaining, reset, .. } | Taken::Fleet { remaining, reset, .. } => (remaining, Some(reset)),
             Taken::Permit { permit, remaining } => {
@@ -163,7 +164,7 @@ fn legacy(limit: &Limit, remaining: u32, reset: Option<u64>, add: &mut impl FnMu
     }
 }
 
-fn item(text: &mut String, name: &Name, remaining: u32, reset: Option<u64>, key: Option<[u8; 16]>) {
+fn item(text: &mut String, name: &Name, remaining: u32, reset: Option<u64>, key: Option<Partition>) {
     // Writing to a string does not fail.
     let _ = write!(text, "\"{name}\";r={remaining}");
     if let Some(reset) = reset {
@@ -173,7 +174,7 @@ fn item(text: &mut String, name: &Name, remaining: u32, reset: Option<u64>, key:
 }
 
 /// A byte sequence (RFC 9651 section 3.3.5).
-fn partition(text: &mut String, key: Option<[u8; 16]>) {
+fn partition(text: &mut String, key: Option<Partition>) {
     if let Some(key) = key {
         text.push_str(";pk=:");
         STANDARD.encode_string(key, text);
@@ -186,11 +187,11 @@ fn partition(text: &mut String, key: Option<[u8; 16]>) {
 pub struct Refusal {
     limit: Arc<Limit>,
     seconds: u64,
-    partition: Option<[u8; 16]>,
+    partition: Option<Partition>,
 }
 
 impl Refusal {
-    pub(super) fn new(limit: Arc<Limit>, seconds: u64, partition: Option<[u8; 16]>) -> Self {
+    pub(super) fn new(limit: Arc<Limit>, seconds: u64, partition: Option<Partition>) -> Self {
         Self { limit, seconds: seconds.max(1), partition }
     }
 

@@ -30,7 +30,7 @@ use self::concurrency::{Concurrency, Permit};
 pub use self::flood::Flood;
 pub use self::gate::{AdaptiveStats, QueueStats};
 use self::gate::{Gates, Place};
-use self::key::{Key, Seed};
+use self::key::{Key, Partition, Seed};
 use self::names::Names;
 use self::quota::Quota;
 use self::rate::{Decision, Rate};
@@ -336,10 +336,10 @@ impl Limit {
 
     /// By what the request is counted, for clients that are told; the same hash for the same key, and for nobody to
     /// find out what it is of.
-    fn partition(&self, facts: &Facts<'_>) -> Option<[u8; 16]> {
+    fn partition(&self, facts: &Facts<'_>) -> Option<Partition> {
         self.spec.partition_key.then(|| match &self.fleet {
-            Some(fleet) => fleet.hash(facts),
-            None => self.seed.key(&self.spec.key, facts).bytes(),
+            Some(fleet) => fleet.partition(facts),
+            None => self.seed.partition(&self.spec.key, facts),
         })
     }
 
