@@ -21,6 +21,7 @@ use self::key::{Hash, Keys};
 use self::lease::{Leases, Spend};
 use self::link::{Failure, Link};
 use self::script::{Answer, Terms};
+use super::key::Partition;
 use super::rate::seconds;
 use crate::config::{self, Name, OnStoreFailure, Problem, RedisServer, StoreMode};
 use crate::filter::Facts;
@@ -177,9 +178,9 @@ impl Fleet {
         }
     }
 
-    /// By what a caller is counted.
-    pub(super) fn hash(&self, facts: &Facts<'_>) -> Hash {
-        self.keys.hash(facts)
+    /// By what a caller is counted, for its client to see: the same on every gateway.
+    pub(super) fn partition(&self, facts: &Facts<'_>) -> Partition {
+        self.keys.hash(facts).first_chunk().copied().expect("it is longer")
     }
 
     /// Keys of which a share is held here.

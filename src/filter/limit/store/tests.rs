@@ -119,7 +119,7 @@ fn the_script_decides_as_the_local_table_does() {
                 for (step, cost) in steps {
                     now += step;
                     let instant = start + Duration::from_micros(now);
-                    let local = table.take(Key { high: 1, low: 1 }, nonzero(cost), instant);
+                    let local = table.take(Key::of(1), nonzero(cost), instant);
                     let (granted, owed) = at(&mut connection, terms, (i64::from(cost), cost), now).await;
                     match local {
                         Decision::Allow { remaining, reset, .. } => {
