@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::jwt;
 use crate::support::process::{self, Signal};
-use crate::support::{Client, Origin, Raw, Request, Tollgate, open_to, wait, websocket};
+use crate::support::{Client, Gate, Origin, Raw, Request, Tollgate, open_to, wait, websocket};
 
 /// A route that answers by itself.
 const HERE: &str = "[routes.main]\nauth = \"none\"\nrespond = { body = \"first\" }\n";
@@ -251,10 +251,18 @@ fn a_successor_that_dies_while_its_predecessor_drains_is_seen_by_whoever_started
     assert_eq!(tollgate.ended(old), 0);
 }
 
-/// A gateway that hands over while a request waits for ever, with `drain_timeout` far away: the client, the process that
-/// drains and the one that serves.
-fn draining() -> (Tollgate, Client, u32, u32, Origin) {
-    let origin = Origin::hanging();
+/// A gateway that hands over while a request waits at a gate, with `drain_timeout` far away.
+struct Draining {
+    tollgate: Tollgate,
+    client: Client,
+    old: u32,
+    new: u32,
+    gate: Gate,
+    _origin: Origin,
+}
+
+fn draining() -> Draining {
+    let (origin, gate) = Origin::gated("late");
     let tollgate = Tollgate::with(&format!("[server]\ndrain_timeout = \"90s\"\n{}", open_to(&[origin.addr()])));
     let old = tollgate.pid();
     let mut client = Client::connect(tollgate.addr());
@@ -262,13 +270,13 @@ fn draining() -> (Tollgate, Client, u32, u32, Origin) {
     wait::until("the request to arrive", || origin.hits() == 1);
     tollgate.upgrade().succeeded();
     let new = tollgate.pid();
-    (tollgate, client, old, new, origin)
+    Draining { tollgate, client, old, new, gate, _origin: origin }
 }
 
 /// What systemd does then: it tells the rest of the unit to leave, and starts anew when nothing is left of it.
 #[test]
 fn when_the_successor_has_died_a_predecessor_that_is_told_to_leave_hurries() {
-    let (mut tollgate, _client, old, new, _origin) = draining();
+    let Draining { mut tollgate, client: _client, old, new, gate: _gate, _origin } = draining();
     process::signal(new, Signal::KILL);
     assert_eq!(tollgate.ended(new), -9);
     let told = Instant::now();
@@ -280,12 +288,13 @@ fn when_the_successor_has_died_a_predecessor_that_is_told_to_leave_hurries() {
 
 #[test]
 fn when_the_successor_leaves_as_it_was_told_a_predecessor_takes_its_time() {
-    let (mut tollgate, client, old, new, _origin) = draining();
+    let Draining { mut tollgate, mut client, old, new, gate, _origin } = draining();
     process::signal(old, Signal::TERM);
     process::signal(new, Signal::TERM);
     assert_eq!(tollgate.ended(new), 0);
     wait::until("the predecessor to go on", || tollgate.stderr().contains("it drains already"));
-    drop(client);
+    gate.open();
+    assert_eq!(client.finish("GET").expect("answered").text(), "late");
     assert_eq!(tollgate.ended(old), 0);
     assert!(!tollgate.stderr().contains("the successor has died"), "{}", tollgate.stderr());
 }
@@ -293,7 +302,7 @@ fn when_the_successor_leaves_as_it_was_told_a_predecessor_takes_its_time() {
 /// The first TERM is meant for all processes of a unit, and this one is leaving anyway.
 #[test]
 fn a_predecessor_that_drains_leaves_at_the_second_term() {
-    let (mut tollgate, _client, old, new, _origin) = draining();
+    let Draining { mut tollgate, client: _client, old, new, gate: _gate, _origin } = draining();
     process::signal(old, Signal::TERM);
     wait::until("it to be heard", || tollgate.stderr().contains("it drains already"));
     assert_eq!(tollgate.pids(), [old, new]);
