@@ -136,7 +136,7 @@ impl Living {
     }
 
     async fn live(mut self) -> ShutdownSignal {
-        tokio::spawn(self.manager.clone().watchdog());
+        let watchdog = tokio::spawn(self.manager.clone().watchdog());
         if let Err(why) = self.begin().await {
             if let Some(predecessor) = &self.parts.predecessor {
                 predecessor.abort(why.as_deref().unwrap_or("the successor was told to leave"));
@@ -177,6 +177,8 @@ impl Living {
                 done = finished(self.operation.as_mut()), if !idle => {
                     if let Some(successor) = self.finish(done) {
                         drop(commands);
+                        // The service manager watches the main process alone, and complains of others.
+                        watchdog.abort();
                         return self.succeeded(successor).await;
                     }
                 }
