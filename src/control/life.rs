@@ -70,11 +70,13 @@ pub struct Parts {
 #[derive(Debug)]
 pub struct Life(Mutex<Option<Parts>>);
 
-/// Whether a process that drains has been told to leave, or has only handed over.
+/// Why a process drains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
-    Given,
-    NotYet,
+enum Cause {
+    /// It was told to leave
+    Told,
+    /// It has handed over
+    HandedOver,
 }
 
 impl Life {
@@ -372,7 +374,7 @@ impl Living {
         drop(std::mem::take(&mut self.sockets));
         self.tell_predecessor(Predecessor::leaving);
         let news = watch_successor(successor.channel);
-        self.drain(news, Order::NotYet).await
+        self.drain(news, Cause::HandedOver).await
     }
 
     async fn terminate(mut self) -> ShutdownSignal {
@@ -405,16 +407,16 @@ impl Living {
         let file = socket::path(&snapshot.config.server.runtime_dir);
         remove(&file);
         let (_never, news) = mpsc::channel(1);
-        self.drain(news, Order::Given).await
+        self.drain(news, Cause::Told).await
     }
 
     /// Waits for the last connection, at most `drain_timeout`.
-    async fn drain(mut self, mut news: mpsc::Receiver<News>, mut order: Order) -> ShutdownSignal {
+    async fn drain(mut self, mut news: mpsc::Receiver<News>, cause: Cause) -> ShutdownSignal {
         let timeout = self.parts.reloader.live().load_full().config.server.drain_timeout;
         let drain = self.parts.drain.clone();
         let (over, emptied) = (tokio::time::sleep(timeout), drain.emptied());
         tokio::pin!(over, emptied);
-        let mut died = false;
+        let (mut died, mut told) = (false, false);
         loop {
             tokio::select! {
                 () = &mut emptied => {
@@ -430,10 +432,11 @@ impl Living {
                     News::Died => died = true,
                 },
                 signal = self.parts.signals.next() => match signal {
-                    // A service manager stops all processes of the unit: what clients have begun is finished here as well.
-                    Signal::Terminate if order == Order::NotYet => {
+                    // systemd stops all processes of the unit, and once more what is left when the main process has ended:
+                    // what clients have begun is finished here as well.
+                    Signal::Terminate if cause == Cause::HandedOver => {
                         log::info!("told to leave: it drains already");
-                        order = Order::Given;
+                        told = true;
                     }
                     Signal::Terminate | Signal::Interrupt => {
                         log::warn!("told again to leave: {} connections are cut", drain.connections());
@@ -444,7 +447,7 @@ impl Living {
                 }
             }
             let soon = tokio::time::Instant::now() + HURRY;
-            if died && order == Order::Given && over.deadline() > soon {
+            if died && told && over.deadline() > soon {
                 log::warn!(
                     "the successor has died, and another is started when this process has left: within {HURRY:?}"
                 );

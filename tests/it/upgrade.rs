@@ -299,14 +299,30 @@ fn when_the_successor_leaves_as_it_was_told_a_predecessor_takes_its_time() {
     assert!(!tollgate.stderr().contains("the successor has died"), "{}", tollgate.stderr());
 }
 
-/// The first TERM is meant for all processes of a unit, and this one is leaving anyway.
+/// systemd tells all processes of a unit to leave, and once more what is left when the main process has. A predecessor once
+/// took the second for impatience, and cut off what it drained.
 #[test]
-fn a_predecessor_that_drains_leaves_at_the_second_term() {
+fn a_predecessor_that_drains_finishes_however_often_it_is_told_to_leave() {
+    let Draining { mut tollgate, mut client, old, new, gate, _origin } = draining();
+    let heard = |times: usize| {
+        wait::until("it to be heard", || tollgate.stderr().matches("it drains already").count() == times);
+    };
+    process::signal(old, Signal::TERM);
+    heard(1);
+    process::signal(new, Signal::TERM);
+    wait::until("the successor to leave", || tollgate.pids() == [old]);
+    process::signal(old, Signal::TERM);
+    heard(2);
+    gate.open();
+    assert_eq!(client.finish("GET").expect("answered").text(), "late");
+    assert_eq!(tollgate.ended(new), 0);
+    assert_eq!(tollgate.ended(old), 0);
+}
+
+#[test]
+fn a_predecessor_that_drains_leaves_at_once_at_int() {
     let Draining { mut tollgate, client: _client, old, new, gate: _gate, _origin } = draining();
-    process::signal(old, Signal::TERM);
-    wait::until("it to be heard", || tollgate.stderr().contains("it drains already"));
-    assert_eq!(tollgate.pids(), [old, new]);
-    process::signal(old, Signal::TERM);
+    process::signal(old, Signal::INT);
     assert_eq!(tollgate.ended(old), 0);
     assert_eq!(tollgate.pids(), [new]);
 }
