@@ -12,7 +12,7 @@ COPY src src
 COPY bench bench
 COPY packaging packaging
 RUN cargo build --release --locked --bin tollgate \
- && cargo run --locked -p tollgate-packaging -- target/packaging
+ && cargo run --locked --package tollgate-packaging --no-default-features -- target/packaging
 COPY LICENSE ./
 COPY conf/container.toml conf/container.toml
 COPY scripts/image-root.sh scripts/image-root.sh

@@ -36,7 +36,7 @@ for pair in buildah:buildah curl:curl strip:binutils ip:iproute2 pgrep:procps; d
     command -v "${pair%%:*}" > /dev/null || apt-get install --yes --no-install-recommends "${pair##*:}"
 done
 [[ -x $binary ]] || cargo build --release --locked --bin tollgate
-cargo run --locked --quiet -p tollgate-packaging -- target/packaging
+cargo run --locked --quiet --package tollgate-packaging --no-default-features -- target/packaging
 scripts/image-root.sh "$binary" target/packaging/tollgate.cdx.json "$scratch/image"
 
 # The last stage of the Dockerfile, with what its first stage would have made on this machine.
