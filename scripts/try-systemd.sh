@@ -145,7 +145,7 @@ load_ends() {
     wait "$loading" || true
     local right wrong what
     read -r right wrong what < <(tail -n 1 "$scratch/load.out")
-    [[ $wrong == 0 && $right -gt 50 ]] || fail "$1: $right answers, $wrong lost: $what"
+    [[ $wrong == 0 && $right -gt 20 ]] || fail "$1: $right answers, $wrong lost: $what"
     say "$1: $right answers, none lost"
 }
 
