@@ -1,7 +1,8 @@
 //! How much, for a fleet: one budget for several gateways, whatever becomes of the server that keeps it.
 
 use std::io::Write;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -230,27 +231,51 @@ fn passwords_and_users_are_asked_for_and_never_told() {
     }
 }
 
-#[test]
-fn a_store_is_verified_by_its_certificate() {
-    let (ca, other) = (Ca::new("fleet"), Ca::new("other"));
-    let identity = ca.server(&["127.0.0.1"]);
-    let directory = tempfile::tempdir().expect("a directory");
-    let (cert, key) = identity.write(directory.path(), "redis");
-    let addr = Tollgate::free_address();
-    let config = format!(
-        "{}\ntls-cert-file {}\ntls-key-file {}\ntls-ca-cert-file {}\ntls-auth-clients no",
+/// What `redis.conf` says of TLS, with a certificate of `ca`; `clients` is whether they have to show one.
+fn tls_lines(directory: &Path, addr: SocketAddr, ca: &Ca, clients: &str) -> String {
+    let (cert, key) = ca.server(&["127.0.0.1"]).write(directory, "redis");
+    format!(
+        "{}\ntls-cert-file {}\ntls-key-file {}\ntls-ca-cert-file {}\ntls-auth-clients {clients}",
         port_line(addr, true),
         cert.display(),
         key.display(),
-        ca.write(directory.path(), "ca.pem").display()
-    );
-    let Some(_redis) = Redis::start(&config) else { return };
+        ca.write(directory, "ca.pem").display()
+    )
+}
+
+#[test]
+fn a_store_is_verified_by_its_certificate() {
+    let (ca, other) = (Ca::new("fleet"), Ca::new("other"));
+    let directory = tempfile::tempdir().expect("a directory");
+    let addr = Tollgate::free_address();
+    let Some(_redis) = Redis::start(&tls_lines(directory.path(), addr, &ca, "no")) else { return };
     for (trusted, answers) in [(&ca, 1.0), (&other, 0.0)] {
         let text = text(FEW, &format!("rediss://{addr}"), &format!("{STRICT}\nredis_ca_file = \"trusted.pem\""));
         let tollgate = Tollgate::prepared(&text).file("trusted.pem", trusted.pem()).start();
         up(&tollgate, answers);
         tollgate.get("/").send().expect(200);
     }
+}
+
+#[test]
+fn a_store_that_asks_for_a_certificate_is_shown_ours_and_its_renewal() {
+    let (ca, other) = (Ca::new("fleet"), Ca::new("other"));
+    let directory = tempfile::tempdir().expect("a directory");
+    let addr = Tollgate::free_address();
+    let Some(_redis) = Redis::start(&tls_lines(directory.path(), addr, &ca, "yes")) else { return };
+    let more = format!(
+        "{STRICT}\nredis_ca_file = \"ca.pem\"\nredis_client_cert_file = \"gate.pem\"\n\
+         redis_client_key_file = \"gate.key\""
+    );
+    let text = format!("[server]\nwatch = true\n{}", text(FEW, &format!("rediss://{addr}"), &more));
+    let stranger = other.client("gate");
+    let prepared = Tollgate::prepared(&text).file("ca.pem", ca.pem());
+    let tollgate = prepared.file("gate.pem", &stranger.cert).file("gate.key", &stranger.key).start();
+    up(&tollgate, 0.0);
+    // In between the one does not go with the other, and nothing is changed.
+    ca.client("gate").write(tollgate.config_file().parent().expect("in a directory"), "gate");
+    up(&tollgate, 1.0);
+    assert_eq!(statuses(&tollgate, 1), [200]);
 }
 
 #[test]

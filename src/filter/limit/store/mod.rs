@@ -9,6 +9,8 @@ mod lease;
 mod link;
 mod measured;
 mod script;
+mod sentinel;
+mod tls;
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
