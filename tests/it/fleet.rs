@@ -8,6 +8,9 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::support::certs::Ca;
 use crate::support::process::Signal;
 use crate::support::redis::{Redis, port_line};
@@ -426,4 +429,40 @@ fn an_answer_without_end_is_not_listened_to() {
     up(&tollgate, 0.0);
     let largest = largest.load(Ordering::Relaxed);
     assert!(largest <= MOST, "{largest} bytes were taken");
+}
+
+#[test]
+fn three_gateways_share_one_quota_and_one_that_restarts_finds_it() {
+    let Some(redis) = Redis::start("") else { return };
+    for (mode, key) in [("strict", "one"), ("batched", "other")] {
+        let more = format!("redis_mode = \"{mode}\"\nredis_timeout = \"5s\"");
+        let text = text("quota = \"90/month\"", &redis.url(), &more);
+        let text = text.replace("header.x-key", &format!("header.x-{key}"));
+        let gateways = [(); 3].map(|()| Tollgate::with(&text));
+        assert_eq!(crowd(&gateways, 8, 10), 90, "{mode}");
+        let late = Tollgate::with(&text);
+        let response = late.get("/").send().expect(429);
+        assert_eq!(response.header("ratelimit-policy"), Some("\"fleet\";q=90;w=2678400"));
+        let seconds: u64 = response.header("retry-after").expect("there").parse().expect("seconds");
+        assert!((1..=31 * 24 * 60 * 60).contains(&seconds), "{seconds}");
+    }
+}
+
+#[test]
+fn clients_are_told_the_same_key_by_every_gateway_and_it_is_not_the_one_in_the_store() {
+    let Some(redis) = Redis::start("") else { return };
+    let more = format!("{STRICT}\npartition_key = true");
+    let gateways = [(); 2].map(|()| Tollgate::with(&text("rate = \"1000/h\"\nburst = 9000", &redis.url(), &more)));
+    let told = |gateway: &Tollgate, key: &str| {
+        let response = gateway.get("/").header("x-key", key).send().expect(200);
+        let policy = response.header("ratelimit-policy").expect("there").to_owned();
+        policy.split_once(";pk=:").map(|(_, key)| key.trim_end_matches(':').to_owned())
+    };
+    let first = wait::some("the seed of the fleet", || told(&gateways[0], "alice"));
+    wait::until("the same of the other", || told(&gateways[1], "alice").as_ref() == Some(&first));
+    assert_ne!(told(&gateways[1], "bob").as_ref(), Some(&first));
+    let hash: String = STANDARD.decode(&first).expect("base64").iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hash.len(), 32);
+    let stored = redis.ask("KEYS tollgate:fleet:*");
+    assert!(stored.contains("tollgate:fleet:_seed") && !stored.contains(&hash), "{stored}");
 }

@@ -38,9 +38,8 @@ pub(super) fn store(table: &mut Table<'_>) -> Option<Option<Store>> {
         return Some(None);
     }
     misplaced(table, &["concurrent"], |_| {
-        "requests in flight are counted by each gateway alone: a store keeps rates".into()
+        "requests in flight are counted by each gateway alone: a store keeps rates and quotas".into()
     });
-    misplaced(table, &["quota"], |_| "a quota is counted by each gateway alone: a store keeps rates".into());
     let server = server(table);
     let modes = [("strict", StoreMode::Strict), ("batched", StoreMode::Batched)];
     let mode = table.or("redis_mode", StoreMode::Batched, |node| node.word(&modes, &[]));

@@ -18,7 +18,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::connect::{Opened, Way, told};
-use super::script::{Answer, Broken, Script, Terms};
+use super::script::{Broken, Scripts, Seed};
+use super::terms::{Answer, Terms};
 use crate::config::{Problem, RedisServer};
 
 /// To be connected and to have been greeted.
@@ -29,13 +30,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// A connection that lasted as long was a good one: the next pause is the first again.
 const GOOD: Duration = Duration::from_secs(10);
 /// What a try takes, to see that the server can do what it will be asked: far from any limit.
-const PROBE: Terms = Terms { interval: 1_000_000, burst: 1_000_000_000 };
+const PROBE: Terms = Terms::Rate { interval: 1_000_000, burst: 1_000_000_000 };
 const PROBE_KEY: &[u8] = b"tollgate:_probe";
 
 /// The one connection to one store.
 pub(super) struct Link {
     way: Way,
-    script: Script,
+    scripts: Scripts,
     /// Present while the store answers
     connection: ArcSwapOption<MultiplexedConnection>,
     /// Why it was given up, for the log
@@ -63,7 +64,7 @@ impl Link {
     pub(super) fn build(server: &RedisServer) -> Result<Self, Problem> {
         Ok(Self {
             way: Way::build(server)?,
-            script: Script::new(),
+            scripts: Scripts::new(),
             connection: ArcSwapOption::empty(),
             why: Mutex::default(),
             given_up: Arc::default(),
@@ -82,13 +83,20 @@ impl Link {
 
     /// Takes up to `wanted`, `least` at least or none.
     pub(super) async fn take(&self, key: &[u8], terms: Terms, wanted: u32, least: u32) -> Result<Answer, Failure> {
-        let ask = |mut connection| async move { self.script.take(&mut connection, key, terms, wanted, least).await };
+        let ask = |mut connection| async move { self.scripts.take(&mut connection, key, terms, wanted, least).await };
         self.ask(ask).await
     }
 
-    /// Gives back what was taken and not spent.
-    pub(super) async fn give_back(&self, key: &[u8], terms: Terms, unspent: u32) -> Result<(), Failure> {
-        let ask = |mut connection| async move { self.script.give_back(&mut connection, key, terms, unspent).await };
+    /// Gives back what was taken and not spent, of a quota in the period that `ends` then.
+    pub(super) async fn give_back(&self, key: &[u8], terms: Terms, unspent: u32, ends: u64) -> Result<(), Failure> {
+        let ask =
+            |mut connection| async move { self.scripts.give_back(&mut connection, key, terms, unspent, ends).await };
+        self.ask(ask).await
+    }
+
+    /// What all who ask for this key know, and nobody else.
+    pub(super) async fn seed(&self, key: &[u8], proposed: &Seed, life: Duration) -> Result<Seed, Failure> {
+        let ask = |mut connection| async move { self.scripts.seed(&mut connection, key, proposed, life).await };
         self.ask(ask).await
     }
 
@@ -125,7 +133,7 @@ impl Link {
 
     /// Whether the server does what it will be asked: one that is full, or a replica, would only read.
     async fn probe(&self, mut connection: MultiplexedConnection) -> Result<(), String> {
-        let probe = self.script.take(&mut connection, PROBE_KEY, PROBE, 1, 1);
+        let probe = self.scripts.take(&mut connection, PROBE_KEY, PROBE, 1, 1);
         match timeout(self.server().timeout, probe).await {
             Ok(answer) => answer.map(drop).map_err(|broken| told(&broken)),
             Err(_) => Err(format!("no answer within {:?}", self.server().timeout)),
