@@ -116,7 +116,7 @@ fn fields_of_old_and_the_key_are_told_on_request() {
     assert_eq!(legacy(&third), ["2", "0", third.header("retry-after").expect("there")]);
     let keys = [&first, &second, &third, &ask("bob").expect(200)].map(partition);
     assert!(keys[0] == keys[1] && keys[1] == keys[2] && keys[2] != keys[3], "{keys:?}");
-    assert_eq!(keys[0].len(), 24, "128 bits, and not a name");
+    assert_eq!(keys[0].len(), 12, "64 bits, and not a name");
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn an_operator_sees_who_takes_most_and_by_name_only_where_that_is_allowed() {
         assert_eq!(used, [(Some(19), Some(20)), (Some(3), Some(20))]);
         busiest.iter().map(|key| key["key"].as_str().expect("text").to_owned()).collect::<Vec<_>>()
     };
-    let is_hash = |key: &str| key.len() == 32 && key.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_hash = |key: &str| key.len() == 16 && key.bytes().all(|byte| byte.is_ascii_hexdigit());
     let hashed = Tollgate::with(&few(&limit("")));
     assert!(busiest(&hashed).iter().all(|key| is_hash(key)));
     hashed.wait_for_metric("tollgate_limit_near_total{limit=\"few\"}", 1.0);

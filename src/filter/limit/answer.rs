@@ -14,7 +14,8 @@ use http::header::RETRY_AFTER;
 use http::{HeaderName, HeaderValue};
 use serde_json::json;
 
-use super::{Limit, Permit, Place, Sample, Taken};
+use super::key::Partition;
+use super::{Clock, Facts, Limit, Sample, Taken};
 use crate::config::{LimitKind, Name, Period};
 use crate::http::{Reason, Reply};
 
@@ -55,7 +56,7 @@ impl Policy {
         Self { item, value }
     }
 
-    fn of(&self, key: Option<[u8; 16]>) -> HeaderValue {
+    fn of(&self, key: Option<Partition>) -> HeaderValue {
         if key.is_none() {
             return self.value.clone();
         }
@@ -80,8 +81,6 @@ fn longest(period: Period) -> u64 {
 /// What a request that may pass has taken, until it ends.
 #[derive(Debug, Default)]
 pub struct Admission {
-    permits: Vec<Permit>,
-    places: Vec<Place>,
     standings: Vec<Standing>,
 }
 
@@ -89,66 +88,77 @@ pub struct Admission {
 #[derive(Debug)]
 struct Standing {
     limit: Arc<Limit>,
-    remaining: u32,
-    reset: Option<u64>,
-    partition: Option<[u8; 16]>,
+    taken: Taken,
+    partition: Option<Partition>,
 }
 
 impl Admission {
-    pub(super) fn add(&mut self, limit: &Arc<Limit>, taken: Taken, partition: Option<[u8; 16]>) {
-        let (remaining, reset) = match taken {
-            Taken::Local { remaining, reset, .. } | Taken::Fleet { remaining, reset, .. } => (remaining, Some(reset)),
-            Taken::Permit { permit, remaining } => {
-                self.permits.push(permit);
-                (remaining, None)
-            }
-            Taken::Place { place, remaining } => {
-                self.places.push(place);
-                let Some(remaining) = remaining else { return };
-                (remaining, None)
-            }
-            Taken::Uncounted => return,
-        };
-        let standing = Standing { limit: Arc::clone(limit), remaining, reset, partition };
-        // The most restrictive first, for clients that read one item only.
-        let at = self.standings.partition_point(|other| other.remaining <= remaining);
-        self.standings.insert(at, standing);
+    /// Nothing yet, of so many limits.
+    pub(super) fn of(limits: usize) -> Self {
+        Self { standings: Vec::with_capacity(limits) }
+    }
+
+    pub(super) fn add(&mut self, limit: &Arc<Limit>, taken: Taken) {
+        self.standings.push(Standing { limit: Arc::clone(limit), taken, partition: None });
+    }
+
+    /// All of it goes back: another limit has refused.
+    pub(super) async fn refund(self, clock: Clock) {
+        for standing in &self.standings {
+            standing.limit.refund(&standing.taken, clock).await;
+        }
+    }
+
+    /// None has refused: the request may pass.
+    pub(super) fn pass(&mut self, facts: &Facts<'_>) {
+        for standing in &mut self.standings {
+            standing.limit.count_allowed(standing.taken.remaining());
+            standing.partition = standing.limit.partition(facts);
+        }
+        // The most restrictive first, for clients that read one item only; last those of which there is nothing to tell.
+        self.standings.sort_by_key(|standing| standing.taken.remaining().map_or(u64::MAX, u64::from));
     }
 
     /// Tells the limits that find themselves how the request went, and gives their places back: they count requests
     /// that wait for the upstream, not clients that take their time, nor streams.
     pub fn observe(&mut self, sample: Sample, now: Instant) {
-        self.places.retain(|place| !place.observe(sample, now));
+        for standing in &mut self.standings {
+            if let Taken::Place { place, .. } = &mut standing.taken {
+                *place = place.take().filter(|place| !place.observe(sample, now));
+            }
+        }
     }
 
     /// Hands over the fields of the response; none where there are no limits.
     pub fn headers(&self, add: &mut impl FnMut(HeaderName, HeaderValue)) {
-        let [first, rest @ ..] = &self.standings[..] else {
-            return;
-        };
-        if rest.is_empty() {
+        let told = || self.standings.iter().filter_map(|standing| Some((standing, standing.taken.remaining()?)));
+        let Some((first, _)) = told().next() else { return };
+        let count = told().count();
+        if count == 1 {
             add(RATE_LIMIT_POLICY, first.limit.policy.of(first.partition));
         } else {
             let mut items = String::new();
-            for standing in &self.standings {
+            for (Standing { limit, partition: key, .. }, _) in told() {
                 if !items.is_empty() {
                     items.push_str(", ");
                 }
-                items.push_str(&standing.limit.policy.item);
-                partition(&mut items, standing.partition);
+                items.push_str(&limit.policy.item);
+                partition(&mut items, *key);
             }
             add(RATE_LIMIT_POLICY, HeaderValue::from_str(&items).expect("a list of such values"));
         }
-        let mut text = String::with_capacity(32 * self.standings.len());
-        for (index, standing) in self.standings.iter().enumerate() {
-            if index > 0 {
+        let mut text = String::with_capacity(32 * count);
+        for (Standing { limit, taken, partition, .. }, remaining) in told() {
+            if !text.is_empty() {
                 text.push_str(", ");
             }
-            item(&mut text, &standing.limit.name, standing.remaining, standing.reset, standing.partition);
+            item(&mut text, &limit.name, remaining, taken.reset(), *partition);
         }
         add(RATE_LIMIT, HeaderValue::from_str(&text).expect("names and numbers are visible ASCII"));
-        if let Some(standing) = self.standings.iter().find(|standing| standing.limit.spec.legacy_headers) {
-            legacy(&standing.limit, standing.remaining, standing.reset, add);
+        if let Some((Standing { limit, taken, .. }, remaining)) =
+            told().find(|(standing, _)| standing.limit.spec.legacy_headers)
+        {
+            legacy(limit, remaining, taken.reset(), add);
         }
     }
 }
@@ -163,7 +173,7 @@ fn legacy(limit: &Limit, remaining: u32, reset: Option<u64>, add: &mut impl FnMu
     }
 }
 
-fn item(text: &mut String, name: &Name, remaining: u32, reset: Option<u64>, key: Option<[u8; 16]>) {
+fn item(text: &mut String, name: &Name, remaining: u32, reset: Option<u64>, key: Option<Partition>) {
     // Writing to a string does not fail.
     let _ = write!(text, "\"{name}\";r={remaining}");
     if let Some(reset) = reset {
@@ -173,7 +183,7 @@ fn item(text: &mut String, name: &Name, remaining: u32, reset: Option<u64>, key:
 }
 
 /// A byte sequence (RFC 9651 section 3.3.5).
-fn partition(text: &mut String, key: Option<[u8; 16]>) {
+fn partition(text: &mut String, key: Option<Partition>) {
     if let Some(key) = key {
         text.push_str(";pk=:");
         STANDARD.encode_string(key, text);
@@ -186,11 +196,11 @@ fn partition(text: &mut String, key: Option<[u8; 16]>) {
 pub struct Refusal {
     limit: Arc<Limit>,
     seconds: u64,
-    partition: Option<[u8; 16]>,
+    partition: Option<Partition>,
 }
 
 impl Refusal {
-    pub(super) fn new(limit: Arc<Limit>, seconds: u64, partition: Option<[u8; 16]>) -> Self {
+    pub(super) fn new(limit: Arc<Limit>, seconds: u64, partition: Option<Partition>) -> Self {
         Self { limit, seconds: seconds.max(1), partition }
     }
 

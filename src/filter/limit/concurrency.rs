@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use super::key::Key;
+use crate::filter::prehashed::Prehashed;
 
 const SHARDS: usize = 16;
 
@@ -19,7 +20,7 @@ pub(super) struct Concurrency {
     max_keys: usize,
     keys: AtomicUsize,
     full: AtomicU64,
-    shards: [Mutex<HashMap<Key, u32>>; SHARDS],
+    shards: [Mutex<HashMap<Key, u32, Prehashed>>; SHARDS],
 }
 
 /// The answer to one request.
@@ -81,8 +82,8 @@ impl Concurrency {
         (self.keys.load(Ordering::Relaxed) as u64, 0, self.full.load(Ordering::Relaxed))
     }
 
-    fn shard(&self, key: Key) -> &Mutex<HashMap<Key, u32>> {
-        &self.shards[usize::try_from(key.low).unwrap_or(0) % SHARDS]
+    fn shard(&self, key: Key) -> &Mutex<HashMap<Key, u32, Prehashed>> {
+        &self.shards[key.shard(SHARDS)]
     }
 }
 

@@ -35,17 +35,7 @@ pub(super) struct Gates {
     full: AtomicU64,
     waiting: AtomicUsize,
     waits: Waits,
-    shards: [Mutex<HashMap<Hashed, Arc<Gate>, Prehashed>>; SHARDS],
-}
-
-/// A key hashes as its high half.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Hashed(Key);
-
-impl std::hash::Hash for Hashed {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        state.write_u64(self.0.high);
-    }
+    shards: [Mutex<HashMap<Key, Arc<Gate>, Prehashed>>; SHARDS],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -105,7 +95,7 @@ enum Ceiling {
 /// Somebody is at a gate, or waits for it.
 struct Hold {
     gates: Arc<Gates>,
-    name: Hashed,
+    key: Key,
     /// Present until it is dropped
     gate: Option<Arc<Gate>>,
 }
@@ -232,15 +222,14 @@ impl Gates {
 
     /// The gate of a key, found or made; `None` when there is no room for another.
     fn hold(self: &Arc<Self>, key: Key, now: Instant) -> Option<Hold> {
-        let name = Hashed(key);
-        let mut shard = self.shard(name).lock();
-        if let Some(gate) = shard.get(&name) {
-            return Some(Hold { gates: Arc::clone(self), name, gate: Some(Arc::clone(gate)) });
+        let mut shard = self.shard(key).lock();
+        if let Some(gate) = shard.get(&key) {
+            return Some(Hold { gates: Arc::clone(self), key, gate: Some(Arc::clone(gate)) });
         }
         if self.keys.fetch_add(1, Ordering::Relaxed) >= self.max_keys {
             self.keys.fetch_sub(1, Ordering::Relaxed);
             // One that nobody is at has at most learnt something.
-            let Some(idle) = shard.iter().find(|(_, gate)| Arc::strong_count(gate) == 1).map(|(name, _)| *name) else {
+            let Some(idle) = shard.iter().find(|(_, gate)| Arc::strong_count(gate) == 1).map(|(key, _)| *key) else {
                 self.full.fetch_add(1, Ordering::Relaxed);
                 return None;
             };
@@ -252,19 +241,18 @@ impl Gates {
             Terms::Fixed(max) => Ceiling::Fixed(max),
             Terms::Adaptive { min, max } => {
                 // The key is a hash with a random seed: as good as a die.
-                let jitter = f64::from(key.high as u32) / f64::from(u32::MAX);
+                let jitter = f64::from(key.hash() as u32) / f64::from(u32::MAX);
                 Ceiling::Found(Box::new(Adaptive::new(min, max, jitter, now)))
             }
         };
         let gate = Arc::new(Gate { in_flight: AtomicU32::new(0), ceiling, line: Line::default() });
-        shard.insert(name, Arc::clone(&gate));
+        shard.insert(key, Arc::clone(&gate));
         drop(shard);
-        Some(Hold { gates: Arc::clone(self), name, gate: Some(gate) })
+        Some(Hold { gates: Arc::clone(self), key, gate: Some(gate) })
     }
 
-    fn shard(&self, name: Hashed) -> &Mutex<HashMap<Hashed, Arc<Gate>, Prehashed>> {
-        // The map uses the high half.
-        &self.shards[usize::try_from(name.0.low).unwrap_or(0) % SHARDS]
+    fn shard(&self, key: Key) -> &Mutex<HashMap<Key, Arc<Gate>, Prehashed>> {
+        &self.shards[key.shard(SHARDS)]
     }
 }
 
@@ -296,9 +284,9 @@ impl Drop for Hold {
         let Some(gate) = self.gate.take() else { return };
         if matches!(gate.ceiling, Ceiling::Fixed(_)) {
             // Under the lock under which gates are found: the last of two that leave at once sees that it is the last.
-            let mut shard = self.gates.shard(self.name).lock();
+            let mut shard = self.gates.shard(self.key).lock();
             if Arc::strong_count(&gate) == 2
-                && let Slot::Occupied(slot) = shard.entry(self.name)
+                && let Slot::Occupied(slot) = shard.entry(self.key)
             {
                 slot.remove();
                 self.gates.keys.fetch_sub(1, Ordering::Relaxed);
@@ -365,7 +353,7 @@ mod tests {
     use super::*;
 
     fn key(number: u64) -> Key {
-        Key { high: number, low: number }
+        Key::of(number + 1)
     }
 
     fn keys(count: usize) -> NonZeroUsize {
@@ -389,7 +377,7 @@ mod tests {
         let adaptive = Arc::new(Gates::adaptive((1, 9), None, keys(1)));
         drop(adaptive.enter(key(0), now));
         assert_eq!(adaptive.stats(), (1, 0, 0));
-        let held = adaptive.enter(key(SHARDS as u64), now);
+        let held = adaptive.enter(key(1), now);
         assert_eq!(adaptive.stats(), (1, 1, 0), "of the same shard");
         assert!(matches!(adaptive.enter(key(0), now), Entry::Full), "somebody is there");
         drop(held);

@@ -30,7 +30,7 @@ use self::concurrency::{Concurrency, Permit};
 pub use self::flood::Flood;
 pub use self::gate::{AdaptiveStats, QueueStats};
 use self::gate::{Gates, Place};
-use self::key::{Key, Seed};
+use self::key::{Key, Partition, Seed};
 use self::names::Names;
 use self::quota::Quota;
 use self::rate::{Decision, Rate};
@@ -115,6 +115,7 @@ pub struct Busy {
 }
 
 /// What one limit gave: to be kept, or given back.
+#[derive(Debug)]
 enum Taken {
     Local {
         key: Key,
@@ -129,12 +130,12 @@ enum Taken {
         reset: u64,
     },
     Permit {
-        permit: Permit,
+        _permit: Permit,
         remaining: u32,
     },
-    /// Nothing remains to be told of where the limit finds itself
+    /// Given back when the limit has been told enough; nothing remains to be told of where it finds itself
     Place {
-        place: Place,
+        place: Option<Place>,
         remaining: Option<u32>,
     },
     Uncounted,
@@ -148,6 +149,14 @@ impl Taken {
             }
             Self::Place { remaining, .. } => *remaining,
             Self::Uncounted => None,
+        }
+    }
+
+    /// Seconds until all is there again, where time brings it.
+    fn reset(&self) -> Option<u64> {
+        match self {
+            Self::Local { reset, .. } | Self::Fleet { reset, .. } => Some(*reset),
+            Self::Permit { .. } | Self::Place { .. } | Self::Uncounted => None,
         }
     }
 }
@@ -289,7 +298,7 @@ impl Limit {
             Meter::Rate(rate) => self.taken(key, cost, facts, rate.take(key, cost, clock.steady)),
             Meter::Quota(quota) => self.taken(key, cost, facts, quota.take(key, cost, clock.wall)),
             Meter::Concurrency(concurrency) => match concurrency.enter(key) {
-                concurrency::Entry::Allow { permit, remaining } => Ok(Taken::Permit { permit, remaining }),
+                concurrency::Entry::Allow { permit, remaining } => Ok(Taken::Permit { _permit: permit, remaining }),
                 // Nobody knows when a request ends; a second is the shortest wait the field can say.
                 concurrency::Entry::Refuse => Err(Refused { seconds: 1 }),
                 concurrency::Entry::Full => self.when_full(),
@@ -316,7 +325,7 @@ impl Limit {
     /// What is found is another number the next moment: nothing that a client could plan by, nor how near it is.
     fn placed(&self, place: Place, remaining: u32) -> Taken {
         let is_found = matches!(self.spec.kind, LimitKind::Adaptive { .. });
-        Taken::Place { place, remaining: (!is_found).then_some(remaining) }
+        Taken::Place { place: Some(place), remaining: (!is_found).then_some(remaining) }
     }
 
     fn taken(&self, key: Key, cost: NonZeroU32, facts: &Facts<'_>, decision: Decision) -> Result<Taken, Refused> {
@@ -337,6 +346,14 @@ impl Limit {
         cost::of(&self.spec.cost, facts.request, self.most())
     }
 
+    /// A request has passed, and left so much.
+    fn count_allowed(&self, remaining: Option<u32>) {
+        self.counts.allowed.fetch_add(1, Ordering::Relaxed);
+        if remaining.is_some_and(|remaining| self.is_near(remaining)) {
+            self.counts.near.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Less than a tenth is left.
     fn is_near(&self, remaining: u32) -> bool {
         u64::from(remaining) * 10 < u64::from(self.most().get())
@@ -344,10 +361,10 @@ impl Limit {
 
     /// By what the request is counted, for clients that are told; the same hash for the same key, and for nobody to
     /// find out what it is of.
-    fn partition(&self, facts: &Facts<'_>) -> Option<[u8; 16]> {
+    fn partition(&self, facts: &Facts<'_>) -> Option<Partition> {
         match &self.fleet {
             Some(fleet) => fleet.partition(facts),
-            None => self.spec.partition_key.then(|| self.seed.key(&self.spec.key, facts).bytes()),
+            None => self.spec.partition_key.then(|| self.seed.partition(&self.spec.key, facts)),
         }
     }
 
@@ -419,7 +436,7 @@ pub async fn admit(
     clock: Clock,
     notes: &mut Notes,
 ) -> Result<Admission, Refusal> {
-    let mut taken: Vec<(&Arc<Limit>, Taken)> = Vec::with_capacity(limits.len());
+    let mut admission = Admission::of(limits.len());
     for limit in limits {
         let mut reserved = match &limit.fleet {
             None => limit.reserve(facts, clock),
@@ -430,29 +447,20 @@ pub async fn admit(
             reserved = Box::pin(limit.wait(facts, &mut notes.waited)).await;
         }
         match reserved {
-            Ok(one) => taken.push((limit, one)),
+            Ok(taken) => admission.add(limit, taken),
             Err(_) if limit.spec.mode == Mode::Shadow => {
                 limit.counts.shadowed.fetch_add(1, Ordering::Relaxed);
                 notes.shadowed_by.push(limit.name.clone());
             }
             Err(refused) => {
                 limit.counts.refused.fetch_add(1, Ordering::Relaxed);
-                for (other, taken) in &taken {
-                    other.refund(taken, clock).await;
-                }
+                admission.refund(clock).await;
                 notes.refused_by = Some(limit.name.clone());
                 return Err(Refusal::new(Arc::clone(limit), refused.seconds, limit.partition(facts)));
             }
         }
     }
-    let mut admission = Admission::default();
-    for (limit, taken) in taken {
-        limit.counts.allowed.fetch_add(1, Ordering::Relaxed);
-        if taken.remaining().is_some_and(|remaining| limit.is_near(remaining)) {
-            limit.counts.near.fetch_add(1, Ordering::Relaxed);
-        }
-        admission.add(limit, taken, limit.partition(facts));
-    }
+    admission.pass(facts);
     Ok(admission)
 }
 

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use super::key::Key;
 use crate::config::Selector;
 use crate::filter::Facts;
+use crate::filter::prehashed::Prehashed;
 use crate::http::network;
 
 /// Keys of one limit whose names are remembered.
@@ -20,7 +21,7 @@ const MAX_BYTES: usize = 128;
 
 /// Names of one limit's busy keys.
 #[derive(Debug, Default)]
-pub(super) struct Names(Mutex<HashMap<Key, Box<str>>>);
+pub(super) struct Names(Mutex<HashMap<Key, Box<str>, Prehashed>>);
 
 impl Names {
     /// Remembers one. Where there are too many, another is forgotten: the busy ones come again.

@@ -124,11 +124,14 @@ mod tests {
     use super::*;
 
     const PERIODS: [Period; 5] = [Period::Minute, Period::Hour, Period::Day, Period::Week, Period::Month];
-    const KEY: Key = Key { high: 1, low: 2 };
 
     fn quota(count: u32, period: Period) -> Quota {
         let count = NonZeroU32::new(count).expect("not zero");
         Quota::new(count, period, NonZeroUsize::new(10).expect("not zero"))
+    }
+
+    fn key() -> Key {
+        Key::of(1)
     }
 
     fn at(text: &str) -> SystemTime {
@@ -136,11 +139,11 @@ mod tests {
     }
 
     fn passes(quota: &Quota, now: SystemTime) -> bool {
-        matches!(quota.take(KEY, NonZeroU32::MIN, now), Decision::Allow { .. })
+        matches!(quota.take(key(), NonZeroU32::MIN, now), Decision::Allow { .. })
     }
 
     fn wait(quota: &Quota, now: SystemTime) -> u64 {
-        match quota.take(KEY, NonZeroU32::MIN, now) {
+        match quota.take(key(), NonZeroU32::MIN, now) {
             Decision::Refuse { seconds } => seconds,
             other => panic!("{other:?}"),
         }
@@ -185,18 +188,18 @@ mod tests {
         let quota = quota(5, Period::Day);
         let cost = NonZeroU32::new(5).expect("not zero");
         let (today, tomorrow) = (at("Wed, 25 Nov 2026 12:00:00 GMT"), at("Thu, 26 Nov 2026 12:00:00 GMT"));
-        let take = |now| match quota.take(KEY, cost, now) {
+        let take = |now| match quota.take(key(), cost, now) {
             Decision::Allow { mark, .. } => Some(mark),
             _ => None,
         };
         let first = take(today).expect("all of it");
         assert_eq!(take(today), None);
-        quota.give_back(KEY, cost, first);
+        quota.give_back(key(), cost, first);
         let second = take(today).expect("all of it again");
         let third = take(tomorrow).expect("all of another day");
-        quota.give_back(KEY, cost, second);
+        quota.give_back(key(), cost, second);
         assert_eq!(take(tomorrow), None);
-        quota.give_back(KEY, cost, third);
+        quota.give_back(key(), cost, third);
         assert!(take(tomorrow).is_some());
     }
 
@@ -256,7 +259,7 @@ mod tests {
                     (latest, used) = (this, 0);
                 }
                 let cost = NonZeroU32::new(cost).expect("from 1");
-                let decision = quota.take(KEY, cost, UNIX_EPOCH + Duration::from_secs(now));
+                let decision = quota.take(key(), cost, UNIX_EPOCH + Duration::from_secs(now));
                 if used + cost.get() <= count {
                     used += cost.get();
                     let is_right = matches!(decision, Decision::Allow { remaining, .. } if remaining == count - used);

@@ -22,7 +22,9 @@ fn table(count: u32, burst: u32, max_keys: usize) -> Rate {
 
 /// Spread as hashes are.
 fn key(which: u64) -> Key {
-    Key { high: which.wrapping_mul(0x9e37_79b9_7f4a_7c15), low: which.wrapping_mul(0xd1b5_4a32_d192_ed03) >> 7 }
+    Key::of(
+        which.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).wrapping_mul(0xd1b5_4a32_d192_ed03),
+    )
 }
 
 fn is_allowed(decision: Decision) -> bool {

@@ -215,11 +215,11 @@ impl Leases {
         self.keys.load(Ordering::Relaxed)
     }
 
-    /// A share of a quota is spent in its period alone.
+    /// A share of a quota is spent in its period alone: the server rounds what is left of it up to milliseconds.
     fn life(&self, standing: Standing) -> Duration {
         match self.terms {
             Terms::Rate { .. } => LIFE,
-            Terms::Quota { .. } => LIFE.min(Duration::from_millis(standing.left)),
+            Terms::Quota { .. } => LIFE.min(Duration::from_millis(standing.left.saturating_sub(1))),
         }
     }
 
@@ -344,7 +344,7 @@ mod tests {
         let now = Instant::now();
         let answer = |granted, left, ends| Answer { granted, standing: Standing { owed: 50, left, ends } };
         assert_eq!(leases.spend(KEY, 1, now, PATIENCE), Spend::Lease(1));
-        leases.leased(KEY, answer(9, 20, 60), 1, now);
+        leases.leased(KEY, answer(9, 21, 60), 1, now);
         assert!(matches!(leases.spend(KEY, 1, now + Duration::from_millis(19), PATIENCE), Spend::Paid(_)));
         let next = now + Duration::from_millis(20);
         let spend = leases.spend(KEY, 1, next, PATIENCE);

@@ -24,9 +24,10 @@ use parking_lot::Mutex;
 use self::key::{Hash, Keys};
 use self::lease::{Leases, Spend};
 use self::link::{Failure, Link};
-use self::partition::Partition;
+use self::partition::Partitions;
 pub(super) use self::terms::Terms;
 use self::terms::{Answer, Standing};
+use super::key::Partition;
 use super::rate::seconds;
 use crate::config::{self, Name, OnStoreFailure, Problem, RedisServer, StoreMode};
 use crate::filter::Facts;
@@ -41,7 +42,7 @@ pub(super) struct Fleet {
     /// In `batched` alone
     leases: Option<Leases>,
     /// Where clients are told by which key they are counted
-    partition: Option<Partition>,
+    partitions: Option<Partitions>,
     counts: Counts,
 }
 
@@ -123,7 +124,7 @@ impl Fleet {
             terms,
             on_failure: store.on_failure,
             leases: is_batched.then(|| Leases::new(terms, spec.max_keys)),
-            partition: spec.partition_key.then(Partition::default),
+            partitions: spec.partition_key.then(Partitions::default),
             counts: Counts::default(),
         })
     }
@@ -169,7 +170,7 @@ impl Fleet {
         if self.leases.is_some() {
             tasks.push(Box::pin(settle(Arc::downgrade(self))));
         }
-        if self.partition.is_some() {
+        if self.partitions.is_some() {
             tasks.push(Box::pin(partition::follow(Arc::downgrade(self))));
         }
         tasks
@@ -194,8 +195,8 @@ impl Fleet {
     }
 
     /// By what a caller is counted, for him to be told; nothing before that can be kept from others.
-    pub(super) fn partition(&self, facts: &Facts<'_>) -> Option<Hash> {
-        self.partition.as_ref()?.of(&self.keys.hash(facts))
+    pub(super) fn partition(&self, facts: &Facts<'_>) -> Option<Partition> {
+        self.partitions.as_ref()?.of(&self.keys.hash(facts))
     }
 
     /// Keys of which a share is held here.

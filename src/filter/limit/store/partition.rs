@@ -18,6 +18,7 @@ use super::Fleet;
 use super::key::Hash;
 use super::link::Failure;
 use super::script::Seed;
+use crate::filter::limit::key::Partition;
 
 /// The seed stays for so long after the last gateway has asked for it.
 const LIFE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -27,32 +28,32 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// The hash of a fleet.
 #[derive(Default)]
-pub(super) struct Partition(ArcSwapOption<Key>);
+pub(super) struct Partitions(ArcSwapOption<Key>);
 
-impl Partition {
+impl Partitions {
     /// Nothing, until the fleet's seed is known.
-    pub(super) fn of(&self, hash: &Hash) -> Option<Hash> {
+    pub(super) fn of(&self, hash: &Hash) -> Option<Partition> {
         let key = self.0.load();
         let tag = sign(key.as_ref()?, hash);
         tag.as_ref().first_chunk().copied()
     }
 }
 
-impl fmt::Debug for Partition {
+impl fmt::Debug for Partitions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Partition(known: {})", self.0.load().is_some())
+        write!(f, "Partitions(known: {})", self.0.load().is_some())
     }
 }
 
 /// Follows the seed of the fleet.
 pub(super) async fn follow(fleet: Weak<Fleet>) {
     while let Some(strong) = fleet.upgrade() {
-        let Some(partition) = &strong.partition else { return };
+        let Some(partitions) = &strong.partitions else { return };
         // Nobody is asked before there is a connection.
         strong.link.settled().await;
         let found = learn(&strong).await;
         if let Ok(seed) = &found {
-            partition.0.store(Some(Arc::new(Key::new(HMAC_SHA256, seed))));
+            partitions.0.store(Some(Arc::new(Key::new(HMAC_SHA256, seed))));
         }
         drop(strong);
         tokio::time::sleep(if found.is_ok() { PAUSE } else { PAUSE_AFTER_FAILURE }).await;

@@ -129,7 +129,7 @@ fn the_script_decides_as_the_local_table_does() {
                 for (step, cost) in steps {
                     now += step;
                     let instant = start + Duration::from_micros(now);
-                    let local = table.take(Key { high: 1, low: 1 }, nonzero(cost), instant);
+                    let local = table.take(Key::of(1), nonzero(cost), instant);
                     let (granted, standing) = at(&mut connection, terms, (cost.into(), cost, 0), NOW + now).await;
                     match local {
                         Decision::Allow { remaining, reset, .. } => {
@@ -214,8 +214,7 @@ fn the_script_of_quotas_decides_as_the_local_table_does() {
                     latest = latest.max(now);
                     // The first of a period passes, so that both know that it has begun.
                     let cost = cost.min(count);
-                    let local =
-                        table.take(Key { high: 1, low: 1 }, nonzero(cost), UNIX_EPOCH + Duration::from_secs(now));
+                    let local = table.take(Key::of(1), nonzero(cost), UNIX_EPOCH + Duration::from_secs(now));
                     let wanted = (cost.into(), cost, 0);
                     let (granted, standing) = at(&mut connection, terms, wanted, now * 1_000_000).await;
                     match local {
