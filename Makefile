@@ -76,8 +76,8 @@ bench: ## Compare what requests cost with nginx, HAProxy and the floor: 25 minut
 	$(CARGO) build --locked -p tollgate-load
 	target/debug/tollgate-load compare --tollgate $(RELEASE) --floor target/release/tollgate-floor $(ARGS)
 
-limits: ## Say what a decision of a limit costs, and a key
-	$(CARGO) bench --locked --bench limits
+limits: ## Say what a decision of a limit costs, here and through a Redis server, and a key
+	$(CARGO) bench --locked --bench limits --bench store
 
 load: ## Hand over, reload, crash and kill under load, and count what was lost
 	@scripts/setup.sh bench

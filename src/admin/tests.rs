@@ -12,8 +12,8 @@ use super::*;
 use crate::config;
 use crate::config::{
     AccessFormat, Action, AuthChoice, Balance, ClientRules, Config, Cost, EncodedSlash, EndpointAddress, FileContent,
-    HeaderRules, Host, LimitKind, LogOutput, Mode, Name, OnFull, PathPattern, Protocol, Rate, Respond, Retry,
-    RoutePath, Secret, Segment, Selector, Timeouts, UpstreamProtocol,
+    HeaderRules, LimitKind, LogOutput, Mode, Name, OnFull, PathPattern, Protocol, Rate, Respond, RoutePath, Secret,
+    Segment, Selector,
 };
 use crate::snapshot::{Snapshot, Tools};
 use crate::telemetry::HandshakeFailure;
@@ -72,27 +72,8 @@ fn limit() -> config::Limit {
 
 fn upstream() -> config::Upstream {
     let address = EndpointAddress::Socket("10.0.0.11:8080".parse().expect("an address"));
-    config::Upstream {
-        endpoints: vec![config::Endpoint { address, weight: 3, priority: 0, zone: None }],
-        endpoints_file: None,
-        nameservers: Vec::new(),
-        balance: Balance::RoundRobin,
-        sticky: None,
-        slow_start: None,
-        zone: None,
-        protocol: UpstreamProtocol::Http1,
-        host: Host::Preserve,
-        proxy_protocol: None,
-        max_requests_per_endpoint: None,
-        queue: None,
-        tls: None,
-        timeouts: Timeouts::default(),
-        health: None,
-        retry: Retry::default(),
-        outlier: None,
-        breaker: None,
-        when_all_down: config::WhenAllDown::Refuse,
-    }
+    let endpoint = config::Endpoint { address, weight: 3, priority: 0, zone: None };
+    config::Upstream::plain(vec![endpoint], Balance::RoundRobin)
 }
 
 fn route(path: &str, action: Action) -> config::Route {

@@ -45,7 +45,7 @@ pub use route::{
     Respond, Rewrite, Route, RoutePath,
 };
 pub use server::{AccessFormat, AccessLog, Admin, Log, LogOutput, Server};
-pub use store::{OnStoreFailure, RedisAddress, RedisServer, Store, StoreMode};
+pub use store::{OnStoreFailure, RedisAddress, RedisHost, RedisLogin, RedisServer, Store, StoreMode};
 pub use surroundings::{Surroundings, System, Variable};
 pub use timestamp::Timestamp;
 pub use upstream::{

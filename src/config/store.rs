@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{FileContent, Secret};
+use super::{Certificate, FileContent, Secret};
 
 /// `store = "redis"`
 #[derive(Clone, Debug, PartialEq)]
@@ -22,16 +22,27 @@ pub struct Store {
 pub struct RedisServer {
     /// Where it is
     pub address: RedisAddress,
-    /// Of an ACL; default: none, which is the server's `default`
-    pub user: Option<String>,
-    /// Default: none
-    pub password: Option<Secret>,
+    /// Who asks it; default: nobody, who is the server's `default`
+    pub login: Option<RedisLogin>,
+    /// Who asks its sentinels; default: the same
+    pub sentinel_login: Option<RedisLogin>,
     /// Default: 0
     pub db: u16,
     /// Whose certificates are believed; default: those the system trusts
     pub ca: Option<FileContent>,
+    /// What is shown to it; default: nothing
+    pub client: Option<Certificate>,
     /// For one decision; default: 50 ms
     pub timeout: Duration,
+}
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RedisLogin {
+    /// Of an ACL; default: `default`
+    pub user: Option<String>,
+    /// Never empty
+    pub password: Secret,
 }
 
 /// Where a server is.
@@ -39,24 +50,60 @@ pub struct RedisServer {
 pub enum RedisAddress {
     /// `redis://HOST:PORT`, `rediss://HOST:PORT`
     Tcp {
-        /// A name or an address, without brackets
-        host: String,
-        /// Default: 6379
-        port: u16,
+        /// Default port: 6379
+        host: RedisHost,
         /// `rediss`
+        tls: bool,
+    },
+    /// `redis+sentinel://HOST:PORT,HOST:PORT/NAME`, `rediss+sentinel://`: wherever they say
+    Sentinel {
+        /// At least one; default port: 26379
+        sentinels: Vec<RedisHost>,
+        /// How they call the server
+        master: String,
+        /// `rediss`: for sentinels and servers
         tls: bool,
     },
     /// `unix:///PATH`
     Unix(PathBuf),
 }
 
+/// A server's end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisHost {
+    /// A name or an address, without brackets
+    pub name: String,
+    /// Not 0
+    pub port: u16,
+}
+
+impl RedisAddress {
+    /// Whether all that is said is encrypted, and certificates are looked at.
+    pub fn uses_tls(&self) -> bool {
+        matches!(self, Self::Tcp { tls: true, .. } | Self::Sentinel { tls: true, .. })
+    }
+}
+
 impl fmt::Display for RedisAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp { host, port, .. } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Self::Tcp { host, port, .. } => write!(f, "{host}:{port}"),
+            Self::Tcp { host, .. } => host.fmt(f),
+            Self::Sentinel { sentinels, master, .. } => {
+                write!(f, "{master} of ")?;
+                for (index, sentinel) in sentinels.iter().enumerate() {
+                    write!(f, "{}{sentinel}", if index == 0 { "" } else { "," })?;
+                }
+                Ok(())
+            }
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
+    }
+}
+
+impl fmt::Display for RedisHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, port } = self;
+        if name.contains(':') { write!(f, "[{name}]:{port}") } else { write!(f, "{name}:{port}") }
     }
 }
 

@@ -51,6 +51,34 @@ pub struct Upstream {
     pub when_all_down: WhenAllDown,
 }
 
+#[cfg(test)]
+impl Upstream {
+    /// One of which nothing else is written.
+    pub(crate) fn plain(endpoints: Vec<Endpoint>, balance: super::Balance) -> Self {
+        Self {
+            endpoints,
+            endpoints_file: None,
+            nameservers: Vec::new(),
+            balance,
+            sticky: None,
+            slow_start: None,
+            zone: None,
+            protocol: UpstreamProtocol::Http1,
+            host: Host::Preserve,
+            proxy_protocol: None,
+            max_requests_per_endpoint: None,
+            queue: None,
+            tls: None,
+            timeouts: Timeouts::default(),
+            health: None,
+            retry: Retry::default(),
+            outlier: None,
+            breaker: None,
+            when_all_down: WhenAllDown::Refuse,
+        }
+    }
+}
+
 /// One entry of `endpoints`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {

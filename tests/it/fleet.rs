@@ -1,11 +1,15 @@
 //! How much, for a fleet: one budget for several gateways, whatever becomes of the server that keeps it.
 
 use std::io::Write;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 use crate::support::certs::Ca;
 use crate::support::process::Signal;
@@ -230,27 +234,51 @@ fn passwords_and_users_are_asked_for_and_never_told() {
     }
 }
 
-#[test]
-fn a_store_is_verified_by_its_certificate() {
-    let (ca, other) = (Ca::new("fleet"), Ca::new("other"));
-    let identity = ca.server(&["127.0.0.1"]);
-    let directory = tempfile::tempdir().expect("a directory");
-    let (cert, key) = identity.write(directory.path(), "redis");
-    let addr = Tollgate::free_address();
-    let config = format!(
-        "{}\ntls-cert-file {}\ntls-key-file {}\ntls-ca-cert-file {}\ntls-auth-clients no",
+/// What `redis.conf` says of TLS, with a certificate of `ca`; `clients` is whether they have to show one.
+fn tls_lines(directory: &Path, addr: SocketAddr, ca: &Ca, clients: &str) -> String {
+    let (cert, key) = ca.server(&["127.0.0.1"]).write(directory, "redis");
+    format!(
+        "{}\ntls-cert-file {}\ntls-key-file {}\ntls-ca-cert-file {}\ntls-auth-clients {clients}",
         port_line(addr, true),
         cert.display(),
         key.display(),
-        ca.write(directory.path(), "ca.pem").display()
-    );
-    let Some(_redis) = Redis::start(&config) else { return };
+        ca.write(directory, "ca.pem").display()
+    )
+}
+
+#[test]
+fn a_store_is_verified_by_its_certificate() {
+    let (ca, other) = (Ca::new("fleet"), Ca::new("other"));
+    let directory = tempfile::tempdir().expect("a directory");
+    let addr = Tollgate::free_address();
+    let Some(_redis) = Redis::start(&tls_lines(directory.path(), addr, &ca, "no")) else { return };
     for (trusted, answers) in [(&ca, 1.0), (&other, 0.0)] {
         let text = text(FEW, &format!("rediss://{addr}"), &format!("{STRICT}\nredis_ca_file = \"trusted.pem\""));
         let tollgate = Tollgate::prepared(&text).file("trusted.pem", trusted.pem()).start();
         up(&tollgate, answers);
         tollgate.get("/").send().expect(200);
     }
+}
+
+#[test]
+fn a_store_that_asks_for_a_certificate_is_shown_ours_and_its_renewal() {
+    let (ca, other) = (Ca::new("fleet"), Ca::new("other"));
+    let directory = tempfile::tempdir().expect("a directory");
+    let addr = Tollgate::free_address();
+    let Some(_redis) = Redis::start(&tls_lines(directory.path(), addr, &ca, "yes")) else { return };
+    let more = format!(
+        "{STRICT}\nredis_ca_file = \"ca.pem\"\nredis_client_cert_file = \"gate.pem\"\n\
+         redis_client_key_file = \"gate.key\""
+    );
+    let text = format!("[server]\nwatch = true\n{}", text(FEW, &format!("rediss://{addr}"), &more));
+    let stranger = other.client("gate");
+    let prepared = Tollgate::prepared(&text).file("ca.pem", ca.pem());
+    let tollgate = prepared.file("gate.pem", &stranger.cert).file("gate.key", &stranger.key).start();
+    up(&tollgate, 0.0);
+    // In between the one does not go with the other, and nothing is changed.
+    ca.client("gate").write(tollgate.config_file().parent().expect("in a directory"), "gate");
+    up(&tollgate, 1.0);
+    assert_eq!(statuses(&tollgate, 1), [200]);
 }
 
 #[test]
@@ -401,4 +429,40 @@ fn an_answer_without_end_is_not_listened_to() {
     up(&tollgate, 0.0);
     let largest = largest.load(Ordering::Relaxed);
     assert!(largest <= MOST, "{largest} bytes were taken");
+}
+
+#[test]
+fn three_gateways_share_one_quota_and_one_that_restarts_finds_it() {
+    let Some(redis) = Redis::start("") else { return };
+    for (mode, key) in [("strict", "one"), ("batched", "other")] {
+        let more = format!("redis_mode = \"{mode}\"\nredis_timeout = \"5s\"");
+        let text = text("quota = \"90/month\"", &redis.url(), &more);
+        let text = text.replace("header.x-key", &format!("header.x-{key}"));
+        let gateways = [(); 3].map(|()| Tollgate::with(&text));
+        assert_eq!(crowd(&gateways, 8, 10), 90, "{mode}");
+        let late = Tollgate::with(&text);
+        let response = late.get("/").send().expect(429);
+        assert_eq!(response.header("ratelimit-policy"), Some("\"fleet\";q=90;w=2678400"));
+        let seconds: u64 = response.header("retry-after").expect("there").parse().expect("seconds");
+        assert!((1..=31 * 24 * 60 * 60).contains(&seconds), "{seconds}");
+    }
+}
+
+#[test]
+fn clients_are_told_the_same_key_by_every_gateway_and_it_is_not_the_one_in_the_store() {
+    let Some(redis) = Redis::start("") else { return };
+    let more = format!("{STRICT}\npartition_key = true");
+    let gateways = [(); 2].map(|()| Tollgate::with(&text("rate = \"1000/h\"\nburst = 9000", &redis.url(), &more)));
+    let told = |gateway: &Tollgate, key: &str| {
+        let response = gateway.get("/").header("x-key", key).send().expect(200);
+        let policy = response.header("ratelimit-policy").expect("there").to_owned();
+        policy.split_once(";pk=:").map(|(_, key)| key.trim_end_matches(':').to_owned())
+    };
+    let first = wait::some("the seed of the fleet", || told(&gateways[0], "alice"));
+    wait::until("the same of the other", || told(&gateways[1], "alice").as_ref() == Some(&first));
+    assert_ne!(told(&gateways[1], "bob").as_ref(), Some(&first));
+    let hash: String = STANDARD.decode(&first).expect("base64").iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hash.len(), 16);
+    let stored = redis.ask("KEYS tollgate:fleet:*");
+    assert!(stored.contains("tollgate:fleet:_seed") && !stored.contains(&hash), "{stored}");
 }

@@ -26,6 +26,7 @@ mod resumption; // sessions that go on: over reloads and upgrades, and never whe
 mod retry; // what is sent again, and what never is
 mod routing; // which route takes a request, and what becomes of it
 mod secrets; // what proves who calls stands in no log
+mod sentinel; // how much, for a fleet whose store is wherever sentinels say
 mod streams; // WebSocket, server-sent events, gRPC
 mod tls; // who is shown which certificate, and whose is believed
 mod upstream; // where requests go, and who is fit to take them

@@ -1,6 +1,6 @@
 //! One kind of client, many times.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -17,6 +17,8 @@ use crate::{h1, h2};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Streams that share a connection of HTTP/2.
 const STREAMS: usize = 8;
+/// 10.0.0.0/8, where the addresses of a crowd are taken from.
+const TEN: u32 = 10 << 24;
 /// How often a connection that said goodbye before it looked at a request is replaced for it.
 const REOPENINGS: usize = 3;
 
@@ -62,6 +64,8 @@ pub struct Lane {
     pub bytes: usize,
     /// Every so many requests is a POST; 0 is never
     pub post_every: u64,
+    /// So many addresses, one after another, are those of whom it says that it asks for them; 0 is of none. Of HTTP/1.1.
+    pub addresses: u32,
 }
 
 impl Lane {
@@ -78,6 +82,7 @@ impl Lane {
             delay: Duration::ZERO,
             bytes: 200,
             post_every: 3,
+            addresses: 0,
         }
     }
 }
@@ -149,8 +154,9 @@ impl Worker {
     async fn ask(&mut self, id: u64, is_post: bool) -> Result<(), String> {
         let method = if is_post { "POST" } else { "GET" };
         let target = format!("/work/{id}/{}/{}", self.lane.delay.as_millis(), self.lane.bytes);
+        let address = id.checked_rem(self.lane.addresses.into()).map(|which| Ipv4Addr::from_bits(TEN | which as u32));
         let answer = match self.lane.protocol {
-            Protocol::Http1 => self.ask_http1(method, &target, is_post).await?,
+            Protocol::Http1 => self.ask_http1(method, &target, is_post, address).await?,
             Protocol::Http2 => self.ask_http2(method, &target, is_post).await?,
         };
         let text = id.to_string();
@@ -168,7 +174,13 @@ impl Worker {
         vec![b'.'; self.lane.bytes]
     }
 
-    async fn ask_http1(&mut self, method: &str, target: &str, is_post: bool) -> Result<h1::Answer, String> {
+    async fn ask_http1(
+        &mut self,
+        method: &str,
+        target: &str,
+        is_post: bool,
+        address: Option<Ipv4Addr>,
+    ) -> Result<h1::Answer, String> {
         let mut kept = self.kept.take();
         if let Some(connection) = &mut kept
             && !connection.is_open().await
@@ -186,6 +198,9 @@ impl Worker {
         let mut request = format!("{method} {target} HTTP/1.1\r\nhost: {host}\r\n").into_bytes();
         if self.lane.fresh {
             request.extend_from_slice(b"connection: close\r\n");
+        }
+        if let Some(address) = address {
+            request.extend_from_slice(format!("x-forwarded-for: {address}\r\n").as_bytes());
         }
         if is_post {
             request.extend_from_slice(format!("content-length: {}\r\n\r\n", self.lane.bytes).as_bytes());

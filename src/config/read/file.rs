@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::complaint::{Complaint, quote};
 use super::node::{Node, Text};
-use crate::config::{FileContent, Secret};
+use super::table::Table;
+use crate::config::{Certificate, FileContent, Secret};
 
 /// Most bytes of a file that is read: of the configuration itself, and of what it names.
 pub(in crate::config) const MAX_FILE: u64 = 1024 * 1024;
@@ -13,6 +14,22 @@ pub(in crate::config) const MAX_FILE: u64 = 1024 * 1024;
 pub(super) fn content(node: &Node<'_>) -> Option<FileContent> {
     let (path, content) = read(node, MAX_FILE)?;
     Some(FileContent { path, content: Secret::new(content) })
+}
+
+/// What is shown by who connects, if it is to show something: a certificate's file and its key's, by their two keys.
+pub(super) fn certificate(table: &mut Table<'_>, keys: [&'static str; 2]) -> Option<Option<Certificate>> {
+    let [cert, key] = keys.map(|key| table.optional(key, content));
+    match keys.map(|key| table.get(key)) {
+        [Some(alone), None] => {
+            alone.problem_of_key(format!("\"{}\" is missing: a certificate proves nothing without its key", keys[1]));
+            None
+        }
+        [None, Some(alone)] => {
+            alone.problem_of_key(format!("\"{}\" is missing: a key proves nothing without its certificate", keys[0]));
+            None
+        }
+        _ => cert.zip(key).map(|(cert, key)| cert.zip(key).map(|(cert, key)| Certificate { cert, key })),
+    }
 }
 
 /// The secret in the file that a `_file` key names. One newline at its end is the editor's, not the secret's.

@@ -14,8 +14,8 @@ use super::node::Node;
 use super::table::Table;
 use super::{balance, endpoints_file, file, fitness, queue, value};
 use crate::config::{
-    Certificate, Endpoint, EndpointAddress, Health, HealthKind, Host, ProxyHeader, Retry, RetryOn, Server, Timeouts,
-    Upstream, UpstreamProtocol, UpstreamTls,
+    Endpoint, EndpointAddress, Health, HealthKind, Host, ProxyHeader, Retry, RetryOn, Server, Timeouts, Upstream,
+    UpstreamProtocol, UpstreamTls,
 };
 
 const MAX_ENDPOINTS: usize = 1000;
@@ -156,19 +156,7 @@ fn tls(mut table: Table<'_>, endpoints: Option<&[Endpoint]>, from_file: bool) ->
         None => implied_name(&table, endpoints?, from_file),
     };
     let ca = table.optional("ca_file", file::content);
-    let cert = table.optional("client_cert_file", file::content);
-    let key = table.optional("client_key_file", file::content);
-    let client = match (table.get("client_cert_file"), table.get("client_key_file")) {
-        (Some(alone), None) => {
-            alone.problem_of_key("\"client_key_file\" is missing: a certificate proves nothing without its key");
-            None
-        }
-        (None, Some(alone)) => {
-            alone.problem_of_key("\"client_cert_file\" is missing: a key proves nothing without its certificate");
-            None
-        }
-        _ => cert.zip(key).map(|(cert, key)| cert.zip(key).map(|(cert, key)| Certificate { cert, key })),
-    };
+    let client = file::certificate(&mut table, ["client_cert_file", "client_key_file"]);
     table.finish(&[]);
     Some(UpstreamTls { server_name: server_name?, ca: ca?, client: client? })
 }

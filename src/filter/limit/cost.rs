@@ -39,6 +39,8 @@ fn said(headers: &HeaderMap, name: &http::HeaderName, most: NonZeroU32) -> NonZe
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn number(number: u32) -> NonZeroU32 {
@@ -68,6 +70,28 @@ mod tests {
         for wrong in [&["0"][..], &["11"], &["-1"], &["+1"], &["1.5"], &["1, 9"], &["1", "1"], &[""], &["99999999999"]]
         {
             assert_eq!(cost(wrong), 10, "{wrong:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_header_says_costs_something_and_never_more_than_there_is(
+            values in proptest::collection::vec("[ -~]{0,12}|[0-9]{1,12}", 0..3), most in 1u32..,
+        ) {
+            let name = http::HeaderName::from_static("x-cost");
+            let mut headers = HeaderMap::new();
+            for value in &values {
+                headers.append(&name, value.parse().expect("a value"));
+            }
+            let cost = said(&headers, &name, number(most)).get();
+            let expected = match values.as_slice() {
+                [] => 1,
+                [one] if one.len() <= 10 && one.bytes().all(|byte| byte.is_ascii_digit()) => {
+                    one.parse().map_or(most, |cost: u32| if cost == 0 { most } else { cost.min(most) })
+                }
+                _ => most,
+            };
+            prop_assert_eq!(cost, expected);
         }
     }
 }

@@ -23,9 +23,14 @@ impl Key {
         Self(NonZeroU64::new(hash).unwrap_or(NonZeroU64::MIN))
     }
 
-    /// Which of so many shards, a power of two up to 2^16, it belongs to. Tables within a shard go by the other bits.
+    /// Which of so many shards, a power of two up to 2^16, it belongs to.
     pub(super) fn shard(self, shards: usize) -> usize {
         (self.0.get() >> 48) as usize & (shards - 1)
+    }
+
+    /// Which of so many cells of its shard is its own: by the bits that do not choose the shard.
+    pub(super) fn cell(self, cells: usize) -> usize {
+        ((u128::from(self.0.get() << 16) * cells as u128) >> 64) as usize
     }
 
     /// The hash.

@@ -34,7 +34,7 @@ use self::key::{Key, Partition, Seed};
 use self::names::Names;
 use self::quota::Quota;
 use self::rate::{Decision, Rate};
-use self::store::{Fleet, Ticket, Verdict};
+use self::store::{Fleet, Terms, Ticket, Verdict};
 pub use self::store::{Links, StoreStats};
 use super::{Clock, Facts};
 use crate::config::{self, LimitKind, Mode, Name, OnFull, OnStoreFailure, Problem};
@@ -192,9 +192,17 @@ impl Limit {
                 Meter::Gates(Arc::new(Gates::adaptive((min.get(), max.get()), queue, spec.max_keys)))
             }
         };
-        let fleet = match (&spec.store, &meter) {
-            (Some(store), Meter::Rate(rate)) => Some(Arc::new(Fleet::build(name, spec, store, rate.terms(), links)?)),
+        let terms = match (&meter, spec.kind) {
+            (Meter::Rate(rate), _) => {
+                let (interval, burst) = rate.terms();
+                Some(Terms::Rate { interval, burst })
+            }
+            (_, LimitKind::Quota { count, period }) => Some(Terms::Quota { count: count.get(), period }),
             _ => None,
+        };
+        let fleet = match spec.store.as_ref().zip(terms) {
+            Some((store, terms)) => Some(Arc::new(Fleet::build(name, spec, store, terms, links)?)),
+            None => None,
         };
         Ok(Self {
             name: name.clone(),
@@ -354,10 +362,10 @@ impl Limit {
     /// By what the request is counted, for clients that are told; the same hash for the same key, and for nobody to
     /// find out what it is of.
     fn partition(&self, facts: &Facts<'_>) -> Option<Partition> {
-        self.spec.partition_key.then(|| match &self.fleet {
+        match &self.fleet {
             Some(fleet) => fleet.partition(facts),
-            None => self.seed.partition(&self.spec.key, facts),
-        })
+            None => self.spec.partition_key.then(|| self.seed.partition(&self.spec.key, facts)),
+        }
     }
 
     /// The keys that have taken most, at most `count`. Looks through all of them, a shard at a time: for a person who

@@ -23,8 +23,8 @@ const KEYS_PER_SHARD: usize = 256;
 const MAX_SHARDS: usize = 1 << 16;
 /// Shards besides its own in which a new key looks for room.
 const FOREIGN_SHARDS: usize = 4;
-/// Cells of the smallest shard that has any: one line of the cache.
-const FEWEST_CELLS: usize = 4;
+/// A line of the cache: a shard has no fewer cells.
+const CELLS_PER_LINE: usize = 4;
 
 /// All keys of one limit.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ struct Head(Mutex<Shard>);
 /// whoever meets a free cell has met all that there is; one that says nothing any more can be another key's.
 #[derive(Debug, Default)]
 struct Shard {
-    /// None, or a power of two of them; at most three of four hold a key
+    /// At most three of four hold a key
     cells: Box<[Cell]>,
     keys: usize,
     /// What was forgotten was so by this floor, and a clock that is behind it would bring it back to life
@@ -77,9 +77,8 @@ enum Place {
 impl Shard {
     /// Cells from the key's own on, each once.
     fn walk(&self, key: Key) -> impl Iterator<Item = usize> + use<> {
-        let mask = self.cells.len().wrapping_sub(1);
-        let own = key.hash() as usize;
-        (0..self.cells.len()).map(move |step| own.wrapping_add(step) & mask)
+        let own = key.cell(self.cells.len());
+        (own..self.cells.len()).chain(0..own)
     }
 
     fn find(&self, key: Key, floor: u64) -> Place {
@@ -117,7 +116,7 @@ impl Shard {
     fn rebuild(&mut self, floor: u64) -> usize {
         let before = self.keys;
         let active = self.active(floor).count();
-        let cells = (2 * active).next_power_of_two().max(FEWEST_CELLS);
+        let cells = (2 * active).next_multiple_of(CELLS_PER_LINE).max(CELLS_PER_LINE);
         let old = std::mem::replace(&mut self.cells, vec![Cell::FREE; cells].into_boxed_slice());
         (self.keys, self.next_sweep) = (0, u64::MAX);
         for cell in &old {

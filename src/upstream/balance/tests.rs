@@ -8,7 +8,7 @@ use http::StatusCode;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Endpoint as Written, EndpointAddress, Host, Retry, Timeouts, UpstreamProtocol};
+use crate::config::{Endpoint as Written, EndpointAddress};
 use crate::upstream::{Lease, Outcome, Tried, Upstream};
 
 const DECAY: Duration = Duration::from_secs(10);
@@ -19,27 +19,8 @@ fn written(index: usize, weight: u32) -> Written {
 }
 
 fn spec(balance: Balance, weights: &[u32]) -> config::Upstream {
-    config::Upstream {
-        endpoints: weights.iter().enumerate().map(|(index, weight)| written(index, *weight)).collect(),
-        endpoints_file: None,
-        nameservers: Vec::new(),
-        balance,
-        sticky: None,
-        slow_start: None,
-        zone: None,
-        protocol: UpstreamProtocol::Http1,
-        host: Host::Preserve,
-        proxy_protocol: None,
-        max_requests_per_endpoint: None,
-        queue: None,
-        tls: None,
-        timeouts: Timeouts::default(),
-        health: None,
-        retry: Retry::default(),
-        outlier: None,
-        breaker: None,
-        when_all_down: config::WhenAllDown::Refuse,
-    }
+    let endpoints = weights.iter().enumerate().map(|(index, weight)| written(index, *weight)).collect();
+    config::Upstream::plain(endpoints, balance)
 }
 
 fn built(spec: &config::Upstream) -> Arc<Upstream> {

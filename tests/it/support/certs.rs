@@ -52,6 +52,13 @@ impl Ca {
         self.sign(&params)
     }
 
+    /// For a server that is the client of others like it.
+    pub(crate) fn peer(&self, names: &[&str]) -> Identity {
+        let mut params = params(names[0], names);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(&params)
+    }
+
     /// For a client that calls itself `name`.
     pub(crate) fn client(&self, name: &str) -> Identity {
         let mut params = params(name, &[name]);

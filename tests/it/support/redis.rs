@@ -1,7 +1,7 @@
 //! A Redis server of a test's own: Debian's, on a Unix socket and perhaps a port, in a directory that goes with it.
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -15,18 +15,34 @@ use super::wait;
 pub(crate) struct Redis {
     directory: TempDir,
     config: String,
+    role: Role,
     child: Child,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Store,
+    Sentinel,
 }
 
 impl Redis {
     /// Starts one with these lines of `redis.conf` besides; `None`, told loudly, where it is not installed.
     pub(crate) fn start(config: &str) -> Option<Self> {
+        Self::start_as(Role::Store, config)
+    }
+
+    /// The same, of a sentinel.
+    pub(crate) fn start_sentinel(config: &str) -> Option<Self> {
+        Self::start_as(Role::Sentinel, config)
+    }
+
+    fn start_as(role: Role, config: &str) -> Option<Self> {
         if !is_installed("redis-server") {
             return None;
         }
         let directory = tempfile::Builder::new().prefix("redis-").tempdir().expect("a directory");
-        let child = spawn(&directory, config);
-        let redis = Self { directory, config: config.to_owned(), child };
+        let child = spawn(&directory, role, config);
+        let redis = Self { directory, config: config.to_owned(), role, child };
         redis.listens();
         Some(redis)
     }
@@ -56,7 +72,7 @@ impl Redis {
     }
 
     pub(crate) fn start_again(&mut self) {
-        self.child = spawn(&self.directory, &self.config);
+        self.child = spawn(&self.directory, self.role, &self.config);
         self.listens();
     }
 
@@ -68,10 +84,12 @@ impl Redis {
     fn try_ask(&self, command: &str) -> Option<String> {
         let mut stream = UnixStream::connect(self.path("redis.sock")).ok()?;
         stream.set_read_timeout(Some(wait::PATIENCE)).expect("a socket");
-        stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes()).ok()?;
+        stream.write_all(format!("{command}\r\n").as_bytes()).ok()?;
+        // Sentinels know no QUIT.
+        stream.shutdown(Shutdown::Write).ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
-        answer.strip_suffix("+OK\r\n").map(str::to_owned)
+        (!answer.is_empty()).then_some(answer)
     }
 
     fn listens(&self) {
@@ -87,7 +105,7 @@ impl Drop for Redis {
     }
 }
 
-fn spawn(directory: &TempDir, config: &str) -> Child {
+fn spawn(directory: &TempDir, role: Role, config: &str) -> Child {
     let file = directory.path().join("redis.conf");
     let socket = directory.path().join("redis.sock");
     // A crash leaves it, and the server would not start.
@@ -100,7 +118,12 @@ fn spawn(directory: &TempDir, config: &str) -> Child {
     );
     std::fs::write(&file, text).expect("written");
     let mut command = Command::new("redis-server");
-    command.arg(&file).current_dir(directory.path()).stdin(Stdio::null()).stdout(Stdio::null());
+    command
+        .arg(&file)
+        .args((role == Role::Sentinel).then_some("--sentinel"))
+        .current_dir(directory.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
     command.spawn().expect("it is installed")
 }
 

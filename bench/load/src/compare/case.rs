@@ -14,6 +14,8 @@ pub(super) enum Case {
     Kept,
     /// Small GETs on kept connections; everybody writes a JSON line for each to a file
     Logged,
+    /// Small GETs on kept connections, with a limit by client address that nobody reaches and without
+    Limited,
     /// A new connection for each small GET
     Fresh,
     /// Tokens of 1,000 users signed with RS256, a limit for each user, JSON access log, metrics
@@ -93,7 +95,9 @@ impl Case {
 
     pub(super) fn load(self) -> Load {
         match self {
-            Self::Kept | Self::Logged | Self::TlsKept | Self::Workers => Load::Wrk { path: "/small", fresh: false },
+            Self::Kept | Self::Logged | Self::Limited | Self::TlsKept | Self::Workers => {
+                Load::Wrk { path: "/small", fresh: false }
+            }
             Self::Fresh => Load::Wrk { path: "/small", fresh: true },
             Self::Body100k => Load::Wrk { path: "/100k", fresh: false },
             Self::Body1m => Load::Wrk { path: "/1m", fresh: false },
@@ -121,7 +125,7 @@ impl Case {
     /// What ratios are to: the first of these that takes part.
     pub(super) fn references(self) -> &'static [&'static str] {
         match self {
-            Self::Policies => &["tollgate, none"],
+            Self::Limited | Self::Policies => &["tollgate, none"],
             Self::Routes => &["tollgate, 10 routes"],
             Self::Workers => &["nginx, 1 worker"],
             _ => &["nginx", "haproxy"],
@@ -144,6 +148,16 @@ impl Case {
             Self::Logged => [Peer::Tollgate, Peer::Nginx, Peer::Haproxy]
                 .map(|peer| Contender::new(peer, Setup { log: true, ..plain }))
                 .to_vec(),
+            Self::Limited => [
+                (Peer::Tollgate, ["tollgate, none", "tollgate, a limit"]),
+                (Peer::Nginx, ["nginx, none", "nginx, a limit"]),
+                (Peer::Haproxy, ["haproxy, none", "haproxy, a limit"]),
+            ]
+            .into_iter()
+            .flat_map(|(peer, [none, one])| {
+                [(none, false), (one, true)].map(|(name, limit)| Contender::named(name, peer, Setup { limit, ..plain }))
+            })
+            .collect(),
             Self::JwtRs256 => jwt(Algorithm::Rs256),
             Self::JwtEs256 => jwt(Algorithm::Es256),
             Self::JwtHs256 => jwt(Algorithm::Hs256),
@@ -180,6 +194,7 @@ impl Case {
     pub(super) fn absent(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Logged => &[("floor", "it does nothing, and so writes no log")],
+            Self::Limited => &[("floor", "it does nothing, and so limits nobody")],
             Self::JwtRs256 | Self::JwtEs256 | Self::JwtHs256 => &[
                 ("nginx", "it reads tokens in its commercial edition only"),
                 ("floor", "it does nothing, and so reads no tokens"),

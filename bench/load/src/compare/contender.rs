@@ -21,6 +21,8 @@ pub(super) struct Setup {
     pub(super) tls: bool,
     /// Verify tokens, and limit each user
     pub(super) token: Option<Algorithm>,
+    /// Limit each client address
+    pub(super) limit: bool,
     /// Rules by address, scope, claim and header besides
     pub(super) policies: bool,
     /// Pass on upgrades to WebSocket
@@ -40,7 +42,16 @@ pub(super) struct Contender {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { log: false, tls: false, token: None, policies: false, upgrade: false, routes: 1, workers: 1 }
+        Self {
+            log: false,
+            tls: false,
+            token: None,
+            limit: false,
+            policies: false,
+            upgrade: false,
+            routes: 1,
+            workers: 1,
+        }
     }
 }
 

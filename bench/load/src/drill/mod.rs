@@ -1,5 +1,6 @@
 //! Drills: load from many sides, something that happens in the middle of it, and a verdict.
 
+mod flood;
 mod gateway;
 mod peers;
 mod scenario;
@@ -53,6 +54,7 @@ impl Drill {
             println!("\n=== {}: {}", scenario.name(), scenario.story());
             let time = Duration::from_secs(self.seconds);
             let verdict = match scenario {
+                Scenario::Flood => flood::run(&self.tollgate, time)?,
                 Scenario::Slow => slow::run(&self.tollgate, time, self.slow_clients)?,
                 _ => scenario.run(&self.tollgate, time, self.alone)?,
             };

@@ -11,7 +11,7 @@ use tollgate_load::{Lane, Load, Pace, Protocol, duplicates};
 use super::Failure;
 use super::gateway::{Gateway, Service};
 use super::peers::Peer;
-use super::verdict::{Step, Verdict};
+use super::verdict::{Step, Verdict, panics};
 
 /// Threads of our own load.
 const THREADS: usize = 1;
@@ -41,6 +41,8 @@ pub(super) enum Scenario {
     KillOrigin,
     /// Serves an honest client beside many that send a byte a second
     Slow,
+    /// Serves honest clients beside requests from a million addresses, each of which has a budget
+    Flood,
 }
 
 impl Scenario {
@@ -54,6 +56,7 @@ impl Scenario {
             Self::Broken => "broken",
             Self::KillOrigin => "kill-origin",
             Self::Slow => "slow",
+            Self::Flood => "flood",
         }
     }
 
@@ -64,6 +67,7 @@ impl Scenario {
             Self::Broken => "a reload and a hand-over with a broken configuration; the old one serves on and says why",
             Self::KillOrigin => "kill -9 of one of three origins; no GET may be lost, no POST may be sent twice",
             Self::Slow => "clients that send a byte a second; an honest one must not wait longer for them",
+            Self::Flood => "a million addresses, each with its budget; honest clients must not wait longer for them",
         }
     }
 
@@ -95,7 +99,7 @@ impl Scenario {
         let vanished = report.posted().filter(|id| !seen.contains(id)).count();
         // What a dead origin was working on and may not be sent again is answered with an error, once.
         let allowed_posts = if self == Self::KillOrigin { at_once } else { 0 };
-        let panics = gateway.log().matches("panicked at").count();
+        let panics = panics(&gateway.log());
         Ok(Verdict { scenario: self.name(), steps, report, opinions, twice, vanished, panics, allowed_posts })
     }
 
@@ -146,7 +150,7 @@ impl Scenario {
                 story.tell("kill -9 of one origin", String::new(), true);
             }
             // Nothing happens to the gateway but its clients.
-            Self::Slow => {}
+            Self::Slow | Self::Flood => {}
         }
         Ok(())
     }

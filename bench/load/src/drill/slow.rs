@@ -16,7 +16,7 @@ use tollgate_load::{Lane, Load, Pace, Report};
 
 use super::Failure;
 use super::gateway::{Gateway, Service};
-use super::verdict::{Step, Verdict};
+use super::verdict::{Step, Verdict, median};
 use crate::machine;
 
 /// Rounds without them and with them, in turn.
@@ -71,27 +71,12 @@ pub(super) fn run(binary: &Path, time: Duration, clients: usize) -> Result<Verdi
         thread::sleep(REST);
     }
     gateway.stop()?;
-    // One round may meet something else that the machine does.
     let (with, without) = (median(with), median(without));
     let ratio = with / without;
     let text = format!("p99 {with:.2} ms with {clients}, {without:.2} ms without: ratio {ratio:.3}, of medians");
     let took = begin.elapsed().as_secs_f64();
     let step = Step { at: 0.0, took, what: "slow".to_owned(), text, as_wanted: ratio <= GOAL };
-    Ok(Verdict {
-        scenario: "slow",
-        steps: vec![step],
-        report: Report { seconds: took, lanes },
-        opinions: Vec::new(),
-        twice: 0,
-        vanished: 0,
-        panics: gateway.log().matches("panicked at").count(),
-        allowed_posts: 0,
-    })
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    Ok(Verdict::of_reads("slow", vec![step], Report { seconds: took, lanes }, &gateway.log()))
 }
 
 /// So many clients, or as many as there can be files.

@@ -37,6 +37,20 @@ pub(super) struct Verdict {
 }
 
 impl Verdict {
+    /// Of a drill that sends no POST and asks nobody else.
+    pub(super) fn of_reads(scenario: &'static str, steps: Vec<Step>, report: Report, log: &str) -> Self {
+        Self {
+            scenario,
+            steps,
+            report,
+            opinions: Vec::new(),
+            twice: 0,
+            vanished: 0,
+            panics: panics(log),
+            allowed_posts: 0,
+        }
+    }
+
     pub(super) fn holds(&self) -> bool {
         let posts = self.report.failed() - self.report.failed_gets();
         self.report.failed_gets() == 0
@@ -46,6 +60,17 @@ impl Verdict {
             && (self.twice, self.vanished, self.panics) == (0, 0, 0)
             && self.steps.iter().all(|step| step.as_wanted)
     }
+}
+
+/// How many times a gateway that wrote this has panicked.
+pub(super) fn panics(log: &str) -> usize {
+    log.matches("panicked at").count()
+}
+
+/// Of several rounds: one may meet something else that the machine does.
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 impl fmt::Display for Verdict {

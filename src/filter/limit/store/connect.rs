@@ -1,100 +1,160 @@
-//! A stream to the store: TCP, TLS that is always verified, or a Unix socket.
+//! The way to a store: TCP, TLS or a Unix socket, and what is said first. With sentinels, wherever they say.
 
+use std::fmt;
+use std::future::Future;
 use std::io;
-use std::sync::Arc;
+use std::pin::{Pin, pin};
 
-use redis::RedisConnectionInfo;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use futures_util::future::{Either, select};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, RedisConnectionInfo};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::TlsConnector;
 
-use crate::config::{FileContent, Problem, RedisAddress, RedisServer};
+use super::measured::Measured;
+use super::script::Broken;
+use super::sentinel::{Sentinels, serves};
+use super::tls::Tls;
+use crate::config::{Problem, RedisAddress, RedisHost, RedisLogin, RedisServer};
+
+/// Questions that wait to be written; more wait in their requests.
+const QUEUE: usize = 1024;
+/// Characters of a server's words in the log.
+const MAX_TEXT: usize = 200;
+
+pub(super) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What the client needs of a connection.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// How to get there.
-#[derive(Debug)]
 pub(super) struct Way {
-    address: RedisAddress,
-    /// For `rediss://` alone: the name that the certificate has to have, and whose is believed, if not the system's
-    tls: Option<(ServerName<'static>, Option<RootCertStore>)>,
+    server: RedisServer,
+    /// For `rediss://` alone
+    tls: Option<Tls>,
+    sentinels: Sentinels,
+}
+
+/// A connection on which all has been said that is said first.
+pub(super) struct Opened {
+    pub(super) connection: MultiplexedConnection,
+    /// To be polled while anything is asked
+    pub(super) driver: Driver,
+    /// Where it leads to, for the log
+    pub(super) at: String,
 }
 
 impl Way {
     /// # Errors
-    /// An authority that cannot be one.
+    /// A file that is not what it should be, or a host that no certificate can be for.
     pub(super) fn build(server: &RedisServer) -> Result<Self, Problem> {
-        let tls = match &server.address {
-            RedisAddress::Tcp { host, tls: true, .. } => {
-                let name = ServerName::try_from(host.clone())
+        let tls = if server.address.uses_tls() {
+            let hosts = match &server.address {
+                RedisAddress::Tcp { host, .. } => std::slice::from_ref(host),
+                RedisAddress::Sentinel { sentinels, .. } => sentinels,
+                RedisAddress::Unix(_) => &[],
+            };
+            for host in hosts {
+                ServerName::try_from(host.name.as_str())
                     .map_err(|_| Problem::new("redis_url", "no certificate can be for this host"))?;
-                Some((name, server.ca.as_ref().map(authorities).transpose()?))
             }
-            RedisAddress::Tcp { .. } | RedisAddress::Unix(_) => None,
+            Some(Tls::build(server)?)
+        } else {
+            None
         };
-        Ok(Self { address: server.address.clone(), tls })
+        Ok(Self { server: server.clone(), tls, sentinels: Sentinels::default() })
     }
 
-    pub(super) async fn open(&self) -> io::Result<Box<dyn Stream>> {
-        let (host, port) = match &self.address {
-            RedisAddress::Unix(path) => return Ok(Box::new(UnixStream::connect(path).await?)),
-            RedisAddress::Tcp { host, port, .. } => (host.as_str(), *port),
+    pub(super) fn server(&self) -> &RedisServer {
+        &self.server
+    }
+
+    /// Why not is told in words for the log.
+    pub(super) async fn open(&self) -> Result<Opened, String> {
+        let RedisServer { address, login, db, .. } = &self.server;
+        let stream = match address {
+            RedisAddress::Unix(path) => UnixStream::connect(path).await.map(|stream| Box::new(stream) as _),
+            RedisAddress::Tcp { host, .. } => self.reach(host).await,
+            RedisAddress::Sentinel { sentinels, master, .. } => {
+                let host = self.sentinels.find(self, sentinels, master).await?;
+                let from = |why| format!("{host}, where sentinels say it is: {why}");
+                let mut opened = self.greeted(&host, login.as_ref(), *db).await.map_err(from)?;
+                serves(&mut opened).await.map_err(from)?;
+                opened.at = format!("{host} ({address})");
+                return Ok(opened);
+            }
         };
-        let tcp = TcpStream::connect((host, port)).await?;
+        greet(stream.map_err(unreached)?, login.as_ref(), *db, address).await
+    }
+
+    /// A host that has been greeted.
+    pub(super) async fn greeted(
+        &self,
+        host: &RedisHost,
+        login: Option<&RedisLogin>,
+        db: u16,
+    ) -> Result<Opened, String> {
+        greet(self.reach(host).await.map_err(unreached)?, login, db, host).await
+    }
+
+    async fn reach(&self, host: &RedisHost) -> io::Result<Box<dyn Stream>> {
+        let tcp = TcpStream::connect((host.name.as_str(), host.port)).await?;
         // A decision is one small segment that somebody waits for.
         tcp.set_nodelay(true)?;
-        let Some((name, roots)) = &self.tls else { return Ok(Box::new(tcp)) };
-        let roots = match roots {
-            Some(roots) => roots.clone(),
-            // Reads files: not on a thread that has others to serve.
-            None => tokio::task::spawn_blocking(native_roots).await.map_err(io::Error::other)??,
-        };
-        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Box::new(TlsConnector::from(Arc::new(config)).connect(name.clone(), tcp).await?))
+        let Some(tls) = &self.tls else { return Ok(Box::new(tcp)) };
+        let name = ServerName::try_from(host.name.clone()).map_err(io::Error::other)?;
+        Ok(Box::new(tls.connect(name, tcp).await?))
     }
 }
 
-/// What is said first: who asks, and for which database.
-pub(super) fn greeting(server: &RedisServer) -> RedisConnectionInfo {
-    // The library's name is of no use to the server, and an ACL may not allow to say it.
-    let mut info = RedisConnectionInfo::default().set_db(i64::from(server.db)).set_skip_set_lib_name();
-    if let Some(user) = &server.user {
-        info = info.set_username(user);
+impl Opened {
+    /// Asks, while the connection is driven.
+    pub(super) async fn ask<T>(&mut self, ask: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+        match select(self.driver.as_mut(), pin!(ask)).await {
+            Either::Left(_) => Err("it closed the connection".to_owned()),
+            Either::Right((answer, _)) => answer,
+        }
     }
-    if let Some(password) = &server.password {
+}
+
+/// Who asks, and for which database.
+async fn greet(
+    stream: Box<dyn Stream>,
+    login: Option<&RedisLogin>,
+    db: u16,
+    at: &impl fmt::Display,
+) -> Result<Opened, String> {
+    // The library's name is of no use to the server, and an ACL may not allow to say it.
+    let mut info = RedisConnectionInfo::default().set_db(i64::from(db)).set_skip_set_lib_name();
+    if let Some(RedisLogin { user, password }) = login {
+        if let Some(user) = user {
+            info = info.set_username(user);
+        }
         // It was made from text.
         info = info.set_password(String::from_utf8_lossy(password.expose()));
     }
-    info
+    // Each question has a deadline of its own.
+    let config = AsyncConnectionConfig::new().set_response_timeout(None).set_pipeline_buffer_size(QUEUE);
+    let greeted = MultiplexedConnection::new_with_config(&info, Measured::new(stream), config).await;
+    let (connection, driver) = greeted.map_err(|error| told(&Broken::Server(error)))?;
+    Ok(Opened { connection, driver: Box::pin(driver), at: at.to_string() })
 }
 
-fn authorities(file: &FileContent) -> Result<RootCertStore, Problem> {
-    let wrong = |why: String| Problem::new("redis_ca_file", why);
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(file.content.expose()) {
-        let certificate = certificate.map_err(|error| wrong(format!("not PEM: {error}")))?;
-        roots.add(certificate).map_err(|error| wrong(format!("not an authority's: {error}")))?;
-    }
-    if roots.is_empty() {
-        return Err(wrong("no certificate in it: PEM with BEGIN CERTIFICATE was expected".into()));
-    }
-    Ok(roots)
+#[expect(clippy::needless_pass_by_value, reason = "an error that is mapped")]
+fn unreached(error: io::Error) -> String {
+    printable(&error.to_string())
 }
 
-fn native_roots() -> io::Result<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    let (usable, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if usable == 0 {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "this system has no root certificates"));
+pub(super) fn told(broken: &Broken) -> String {
+    match broken {
+        Broken::Server(error) => printable(&error.to_string()),
+        Broken::Nonsense => "it answered what was not asked".to_owned(),
     }
-    Ok(roots)
+}
+
+/// What a server says is anybody's text.
+fn printable(text: &str) -> String {
+    text.chars().take(MAX_TEXT).map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char }).collect()
 }

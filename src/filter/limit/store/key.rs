@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use aws_lc_rs::digest::{Context, SHA256};
 
-use super::script::Terms;
+use super::script::name;
+use super::terms::Terms;
 use crate::config::{Name, Selector};
 use crate::filter::Facts;
 use crate::http::network;
@@ -18,7 +19,7 @@ pub(super) type Hash = [u8; 16];
 pub(super) struct Keys {
     prefix: String,
     selectors: Vec<Selector>,
-    /// Over the rate and the selectors: other terms are other keys, so that nothing old is misread
+    /// Over the rate, or the period of a quota, and the selectors: other terms are other keys, so that nothing old is misread
     terms: Context,
 }
 
@@ -39,15 +40,21 @@ impl fmt::Debug for Keys {
 }
 
 impl Keys {
-    pub(super) fn new(name: &Name, selectors: &[Selector], terms: Terms) -> Self {
+    pub(super) fn new(limit: &Name, selectors: &[Selector], terms: Terms) -> Self {
         let mut context = Context::new(&SHA256);
         let mut hashed = Hashed(&mut context);
-        hashed.part(&terms.interval.to_be_bytes());
-        hashed.part(&terms.burst.to_be_bytes());
+        match terms {
+            Terms::Rate { interval, burst } => {
+                hashed.part(&interval.to_be_bytes());
+                hashed.part(&burst.to_be_bytes());
+            }
+            // What is used of a quota is so of a larger one too.
+            Terms::Quota { period, .. } => hashed.part(name(period).as_bytes()),
+        }
         for selector in selectors {
             hashed.part(format!("{selector:?}").as_bytes());
         }
-        Self { prefix: format!("tollgate:{name}:"), selectors: selectors.to_vec(), terms: context }
+        Self { prefix: format!("tollgate:{limit}:"), selectors: selectors.to_vec(), terms: context }
     }
 
     /// A part that a request lacks counts as one shared empty value.
@@ -67,6 +74,11 @@ impl Keys {
         let mut hash = Hash::default();
         hash.copy_from_slice(&digest.as_ref()[..16]);
         hash
+    }
+
+    /// What is kept for the limit besides its keys. No hash is written so.
+    pub(super) fn named(&self, what: &str) -> Vec<u8> {
+        format!("{}{what}", self.prefix).into_bytes()
     }
 
     /// As it stands in the store: `tollgate:NAME:` and the hash.

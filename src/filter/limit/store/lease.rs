@@ -16,11 +16,13 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::key::Hash;
-use super::script::{Answer, Terms};
+use super::terms::{Answer, Standing, Terms};
 use crate::filter::prehashed::Prehashed;
 
 /// How long a share may be spent, and the time by whose rate it is bounded.
 pub(super) const LIFE: Duration = Duration::from_millis(100);
+/// The largest share of a quota.
+const MOST_OF_QUOTA: u64 = 10_000;
 const SHARDS: usize = 16;
 
 /// The shares of one limit.
@@ -57,7 +59,7 @@ struct Share {
     /// To be given back
     unspent: u32,
     /// What the store said last
-    owed: u64,
+    standing: Standing,
     /// The store refused: no use in asking before
     refused_until: Option<Instant>,
     /// Somebody asks for the next share; if he has not come back by then, he has left
@@ -67,10 +69,10 @@ struct Share {
 /// What there is for one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Spend {
-    /// It is paid for; this is what would be owed if nothing more were spent
-    Paid { owed: u64 },
+    /// It is paid for; this is how things would stand if nothing more were spent
+    Paid(Standing),
     /// The store said so, a moment ago
-    Refused { owed: u64 },
+    Refused(Standing),
     /// Ask for so many, and say what came of it
     Lease(u32),
     /// Ask for what it costs: another request asks for the next share, or what is held of this one is too little
@@ -79,9 +81,15 @@ pub(super) enum Spend {
 
 impl Leases {
     pub(super) fn new(terms: Terms, max_keys: NonZeroUsize) -> Self {
-        let life = u64::try_from(LIFE.as_nanos()).unwrap_or(u64::MAX);
-        // What is earned in that time, and never so much that gateways take everything from one another.
-        let most = (life / terms.interval).min(terms.burst / terms.interval / 4).max(1);
+        let most = match terms {
+            // What is earned in that time, and never so much that gateways take everything from one another.
+            Terms::Rate { interval, burst } => {
+                let life = u64::try_from(LIFE.as_nanos()).unwrap_or(u64::MAX);
+                (life / interval).min(burst / interval / 4).max(1)
+            }
+            // It has no pace: so little that it hardly matters who holds it.
+            Terms::Quota { count, .. } => u64::from(count / 100).clamp(1, MOST_OF_QUOTA),
+        };
         Self {
             terms,
             most: u32::try_from(most).unwrap_or(u32::MAX),
@@ -109,7 +117,7 @@ impl Leases {
                     end: now + LIFE,
                     size: 1,
                     unspent: 0,
-                    owed: 0,
+                    standing: Standing::default(),
                     refused_until: None,
                     asking_until,
                 });
@@ -118,11 +126,11 @@ impl Leases {
         };
         if share.held >= cost && now < share.end {
             share.held -= cost;
-            return Spend::Paid { owed: share.owed.saturating_sub(self.terms.interval * u64::from(share.held)) };
+            return Spend::Paid(share.standing.without(self.terms, share.held));
         }
         // What is cheaper than what was refused may pass.
-        if share.refused_until.is_some_and(|until| now < until) && self.terms.wait(share.owed, cost) > 0 {
-            return Spend::Refused { owed: share.owed };
+        if share.refused_until.is_some_and(|until| now < until) && self.terms.wait(share.standing, cost) > 0 {
+            return Spend::Refused(share.standing);
         }
         let is_asked_for = share.asking_until.is_some_and(|until| now < until);
         if is_asked_for || (share.held > 0 && now < share.end) {
@@ -138,13 +146,19 @@ impl Leases {
     pub(super) fn leased(&self, hash: Hash, answer: Answer, cost: u32, now: Instant) {
         if let Some(share) = self.shard(hash).lock().get_mut(&Slot(hash)) {
             share.asking_until = None;
-            share.owed = answer.owed;
-            // What another one leased meanwhile, whom we thought gone.
-            share.unspent = share.unspent.saturating_add(share.held);
+            if share.standing.ends == answer.standing.ends {
+                // What another one leased meanwhile, whom we thought gone.
+                share.unspent = share.unspent.saturating_add(share.held);
+            } else {
+                // What is left of another period is nobody's.
+                share.unspent = 0;
+            }
+            share.standing = answer.standing;
             share.held = answer.granted.saturating_sub(cost);
-            share.end = now + LIFE;
+            // By the server's clock: whoever asked did so before it looked.
+            share.end = now + self.life(answer.standing);
             if answer.granted == 0 {
-                let wait = Duration::from_nanos(self.terms.wait(answer.owed, cost));
+                let wait = Duration::from_nanos(self.terms.wait(answer.standing, cost));
                 share.refused_until = Some(now + wait.min(LIFE));
             }
         }
@@ -158,9 +172,9 @@ impl Leases {
     }
 
     /// A request that paid is refused by another limit: it goes back into the share, or to the store.
-    pub(super) fn give_back(&self, hash: Hash, cost: u32, now: Instant) -> bool {
+    pub(super) fn give_back(&self, hash: Hash, cost: u32, ends: u64, now: Instant) -> bool {
         match self.shard(hash).lock().get_mut(&Slot(hash)) {
-            Some(share) if now < share.end => {
+            Some(share) if now < share.end && ends == share.standing.ends => {
                 share.held += cost;
                 true
             }
@@ -168,8 +182,8 @@ impl Leases {
         }
     }
 
-    /// What is to be given back to the store. Keys that nobody uses are forgotten.
-    pub(super) fn sweep(&self, now: Instant) -> Vec<(Hash, u32)> {
+    /// What is to be given back to the store, of a quota in the period that ends then. Keys that nobody uses are forgotten.
+    pub(super) fn sweep(&self, now: Instant) -> Vec<(Hash, u32, u64)> {
         let mut unspent = Vec::new();
         for shard in &self.shards {
             shard.lock().retain(|slot, share| {
@@ -178,7 +192,7 @@ impl Leases {
                     share.size = share.expire();
                 }
                 if share.unspent > 0 {
-                    unspent.push((slot.0, std::mem::take(&mut share.unspent)));
+                    unspent.push((slot.0, std::mem::take(&mut share.unspent), share.standing.ends));
                 }
                 let is_waited_for =
                     [share.asking_until, share.refused_until].iter().flatten().any(|until| now < *until);
@@ -201,6 +215,14 @@ impl Leases {
         self.keys.load(Ordering::Relaxed)
     }
 
+    /// A share of a quota is spent in its period alone: the server rounds what is left of it up to milliseconds.
+    fn life(&self, standing: Standing) -> Duration {
+        match self.terms {
+            Terms::Rate { .. } => LIFE,
+            Terms::Quota { .. } => LIFE.min(Duration::from_millis(standing.left.saturating_sub(1))),
+        }
+    }
+
     fn shard(&self, hash: Hash) -> &Mutex<HashMap<Slot, Share, Prehashed>> {
         &self.shards[usize::from(hash[15]) % SHARDS]
     }
@@ -219,7 +241,9 @@ impl Share {
 mod tests {
     use super::*;
 
-    const TERMS: Terms = Terms { interval: 1_000_000, burst: 1_000_000_000 };
+    const INTERVAL: u64 = 1_000_000;
+    const BURST: u64 = 1_000_000_000;
+    const TERMS: Terms = Terms::Rate { interval: INTERVAL, burst: BURST };
     const PATIENCE: Duration = Duration::from_millis(50);
     const KEY: Hash = [7; 16];
 
@@ -228,7 +252,11 @@ mod tests {
     }
 
     fn granted(granted: u32) -> Answer {
-        Answer { granted, owed: u64::from(granted) * TERMS.interval }
+        Answer { granted, standing: owing(TERMS.price(granted)) }
+    }
+
+    fn owing(owed: u64) -> Standing {
+        Standing { owed, ..Standing::default() }
     }
 
     #[test]
@@ -239,7 +267,7 @@ mod tests {
             let Spend::Lease(size) = leases.spend(KEY, 1, now, PATIENCE) else { panic!("nothing is held") };
             leases.leased(KEY, granted(size), 1, now);
             for _ in 1..size {
-                assert!(matches!(leases.spend(KEY, 1, now, PATIENCE), Spend::Paid { .. }));
+                assert!(matches!(leases.spend(KEY, 1, now, PATIENCE), Spend::Paid(_)));
             }
             sizes.push(size);
         }
@@ -251,10 +279,10 @@ mod tests {
         let (leases, now) = (leases(TERMS, 10), Instant::now());
         leases.spend(KEY, 1, now, PATIENCE);
         leases.leased(KEY, granted(10), 1, now);
-        assert!(matches!(leases.spend(KEY, 1, now, PATIENCE), Spend::Paid { .. }));
+        assert!(matches!(leases.spend(KEY, 1, now, PATIENCE), Spend::Paid(_)));
         assert!(leases.sweep(now).is_empty());
         assert!(matches!(leases.spend(KEY, 1, now + LIFE, PATIENCE), Spend::Lease(_)));
-        assert_eq!(leases.sweep(now + LIFE), vec![(KEY, 8)]);
+        assert_eq!(leases.sweep(now + LIFE), vec![(KEY, 8, 0)]);
         assert!(leases.sweep(now + LIFE).is_empty());
         assert_eq!((leases.keys(), leases.sweep(now + 3 * LIFE), leases.keys()), (1, vec![], 0));
     }
@@ -273,9 +301,9 @@ mod tests {
     fn a_refusal_is_believed_for_a_moment() {
         let (leases, now) = (leases(TERMS, 10), Instant::now());
         leases.spend(KEY, 1, now, PATIENCE);
-        leases.leased(KEY, Answer { granted: 0, owed: TERMS.burst }, 1, now);
-        let wait = Duration::from_nanos(TERMS.interval);
-        assert_eq!(leases.spend(KEY, 1, now, PATIENCE), Spend::Refused { owed: TERMS.burst });
+        leases.leased(KEY, Answer { granted: 0, standing: owing(BURST) }, 1, now);
+        let wait = Duration::from_nanos(INTERVAL);
+        assert_eq!(leases.spend(KEY, 1, now, PATIENCE), Spend::Refused(owing(BURST)));
         assert!(matches!(leases.spend(KEY, 1, now + wait, PATIENCE), Spend::Lease(_)));
     }
 
@@ -285,27 +313,59 @@ mod tests {
         assert_eq!(leases.spend(KEY, 5, now, PATIENCE), Spend::Lease(5));
         leases.leased(KEY, granted(9), 5, now);
         assert_eq!(leases.spend(KEY, 5, now, PATIENCE), Spend::Alone);
-        assert!(matches!(leases.spend(KEY, 3, now, PATIENCE), Spend::Paid { .. }));
-        assert!(leases.give_back(KEY, 3, now));
-        assert!(matches!(leases.spend(KEY, 4, now, PATIENCE), Spend::Paid { .. }));
+        assert!(matches!(leases.spend(KEY, 3, now, PATIENCE), Spend::Paid(_)));
+        assert!(leases.give_back(KEY, 3, 0, now));
+        assert!(matches!(leases.spend(KEY, 4, now, PATIENCE), Spend::Paid(_)));
         assert_eq!(leases.spend(KEY, 5, now, PATIENCE), Spend::Lease(5));
-        leases.leased(KEY, Answer { granted: 0, owed: TERMS.burst - 2 * TERMS.interval }, 5, now);
-        assert!(matches!(leases.spend(KEY, 3, now, PATIENCE), Spend::Refused { .. }));
+        leases.leased(KEY, Answer { granted: 0, standing: owing(BURST - 2 * INTERVAL) }, 5, now);
+        assert!(matches!(leases.spend(KEY, 3, now, PATIENCE), Spend::Refused(_)));
         assert!(matches!(leases.spend(KEY, 2, now, PATIENCE), Spend::Lease(_)));
     }
 
     #[test]
     fn a_slow_rate_is_asked_for_each_time_and_a_full_table_too() {
         let hour = 3_600_000_000_000;
-        let slow = leases(Terms { interval: hour, burst: 1000 * hour }, 10);
+        let slow = leases(Terms::Rate { interval: hour, burst: 1000 * hour }, 10);
         let now = Instant::now();
         for _ in 0..3 {
             assert_eq!(slow.spend(KEY, 1, now, PATIENCE), Spend::Lease(1));
-            slow.leased(KEY, Answer { granted: 1, owed: hour }, 1, now);
+            slow.leased(KEY, Answer { granted: 1, standing: owing(hour) }, 1, now);
         }
         let full = leases(TERMS, 1);
         assert_eq!(full.spend(KEY, 1, now, PATIENCE), Spend::Lease(1));
         assert_eq!(full.spend([8; 16], 1, now, PATIENCE), Spend::Alone);
         assert_eq!(full.keys(), 1);
+    }
+
+    #[test]
+    fn a_share_of_a_quota_is_spent_and_given_back_in_its_period_alone() {
+        use crate::config::Period;
+        let leases = leases(Terms::Quota { count: 1000, period: Period::Minute }, 10);
+        let now = Instant::now();
+        let answer = |granted, left, ends| Answer { granted, standing: Standing { owed: 50, left, ends } };
+        assert_eq!(leases.spend(KEY, 1, now, PATIENCE), Spend::Lease(1));
+        leases.leased(KEY, answer(9, 21, 60), 1, now);
+        assert!(matches!(leases.spend(KEY, 1, now + Duration::from_millis(19), PATIENCE), Spend::Paid(_)));
+        let next = now + Duration::from_millis(20);
+        let spend = leases.spend(KEY, 1, next, PATIENCE);
+        assert!(matches!(spend, Spend::Lease(_)), "what is held is of a period that is over: {spend:?}");
+        assert_eq!(leases.sweep(next), vec![(KEY, 7, 60)]);
+        assert!(!leases.give_back(KEY, 1, 60, next));
+        leases.leased(KEY, answer(2, 60_000, 120), 1, next);
+        assert!(!leases.give_back(KEY, 1, 60, next), "a share of another period");
+        assert!(leases.give_back(KEY, 1, 120, next));
+        leases.failed(KEY);
+        let end = next + LIFE;
+        assert!(matches!(leases.spend(KEY, 3, end, PATIENCE), Spend::Lease(_)));
+        leases.leased(KEY, answer(3, 60_000, 180), 3, end);
+        assert!(leases.sweep(end).is_empty(), "what was left of the period before is nobody's");
+    }
+
+    #[test]
+    fn a_share_of_a_quota_is_a_hundredth_at_most() {
+        for (count, most) in [(1, 1), (99, 1), (250, 2), (100_000, 1000), (u32::MAX, 10_000)] {
+            let leases = leases(Terms::Quota { count, period: crate::config::Period::Day }, 1);
+            assert_eq!(leases.most, most);
+        }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -13,14 +13,13 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use futures_util::future::{Either, select};
 use parking_lot::Mutex;
-use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::connect::{Way, greeting};
-use super::measured::Measured;
-use super::script::{Answer, Broken, Script, Terms};
+use super::connect::{Opened, Way, told};
+use super::script::{Broken, Scripts, Seed};
+use super::terms::{Answer, Terms};
 use crate::config::{Problem, RedisServer};
 
 /// To be connected and to have been greeted.
@@ -30,21 +29,14 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// A connection that lasted as long was a good one: the next pause is the first again.
 const GOOD: Duration = Duration::from_secs(10);
-/// Questions that wait to be written; more wait in their requests.
-const QUEUE: usize = 1024;
 /// What a try takes, to see that the server can do what it will be asked: far from any limit.
-const PROBE: Terms = Terms { interval: 1_000_000, burst: 1_000_000_000 };
+const PROBE: Terms = Terms::Rate { interval: 1_000_000, burst: 1_000_000_000 };
 const PROBE_KEY: &[u8] = b"tollgate:_probe";
-/// Characters of a server's words in the log.
-const MAX_TEXT: usize = 200;
-
-type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The one connection to one store.
 pub(super) struct Link {
-    server: RedisServer,
     way: Way,
-    script: Script,
+    scripts: Scripts,
     /// Present while the store answers
     connection: ArcSwapOption<MultiplexedConnection>,
     /// Why it was given up, for the log
@@ -72,8 +64,7 @@ impl Link {
     pub(super) fn build(server: &RedisServer) -> Result<Self, Problem> {
         Ok(Self {
             way: Way::build(server)?,
-            server: server.clone(),
-            script: Script::new(),
+            scripts: Scripts::new(),
             connection: ArcSwapOption::empty(),
             why: Mutex::default(),
             given_up: Arc::default(),
@@ -83,7 +74,7 @@ impl Link {
     }
 
     pub(super) fn server(&self) -> &RedisServer {
-        &self.server
+        self.way.server()
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -92,13 +83,20 @@ impl Link {
 
     /// Takes up to `wanted`, `least` at least or none.
     pub(super) async fn take(&self, key: &[u8], terms: Terms, wanted: u32, least: u32) -> Result<Answer, Failure> {
-        let ask = |mut connection| async move { self.script.take(&mut connection, key, terms, wanted, least).await };
+        let ask = |mut connection| async move { self.scripts.take(&mut connection, key, terms, wanted, least).await };
         self.ask(ask).await
     }
 
-    /// Gives back what was taken and not spent.
-    pub(super) async fn give_back(&self, key: &[u8], terms: Terms, unspent: u32) -> Result<(), Failure> {
-        let ask = |mut connection| async move { self.script.give_back(&mut connection, key, terms, unspent).await };
+    /// Gives back what was taken and not spent, of a quota in the period that `ends` then.
+    pub(super) async fn give_back(&self, key: &[u8], terms: Terms, unspent: u32, ends: u64) -> Result<(), Failure> {
+        let ask =
+            |mut connection| async move { self.scripts.give_back(&mut connection, key, terms, unspent, ends).await };
+        self.ask(ask).await
+    }
+
+    /// What all who ask for this key know, and nobody else.
+    pub(super) async fn seed(&self, key: &[u8], proposed: &Seed, life: Duration) -> Result<Seed, Failure> {
+        let ask = |mut connection| async move { self.scripts.seed(&mut connection, key, proposed, life).await };
         self.ask(ask).await
     }
 
@@ -107,10 +105,10 @@ impl Link {
         ask: impl FnOnce(MultiplexedConnection) -> F,
     ) -> Result<T, Failure> {
         let connection = self.connection.load_full().ok_or(Failure::Down)?;
-        let (failure, why) = match timeout(self.server.timeout, ask((*connection).clone())).await {
+        let (failure, why) = match timeout(self.server().timeout, ask((*connection).clone())).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(broken)) => (Failure::Refused, told(&broken)),
-            Err(_) => (Failure::TimedOut, format!("no answer within {:?}", self.server.timeout)),
+            Err(_) => (Failure::TimedOut, format!("no answer within {:?}", self.server().timeout)),
         };
         // Only the first to find out gives it up: by now there may be another.
         let found = self.connection.compare_and_swap(&Some(Arc::clone(&connection)), None);
@@ -133,21 +131,12 @@ impl Link {
         let _ = timeout(CONNECT_TIMEOUT, self.tried.subscribe().wait_for(|tried| *tried)).await;
     }
 
-    async fn open(&self) -> Result<(MultiplexedConnection, Driver), String> {
-        let stream = Measured::new(self.way.open().await.map_err(|error| printable(&error.to_string()))?);
-        // Each question has a deadline of its own.
-        let config = AsyncConnectionConfig::new().set_response_timeout(None).set_pipeline_buffer_size(QUEUE);
-        let greeted = MultiplexedConnection::new_with_config(&greeting(&self.server), stream, config).await;
-        let (connection, driver) = greeted.map_err(|error| told(&Broken::Server(error)))?;
-        Ok((connection, Box::pin(driver)))
-    }
-
     /// Whether the server does what it will be asked: one that is full, or a replica, would only read.
     async fn probe(&self, mut connection: MultiplexedConnection) -> Result<(), String> {
-        let probe = self.script.take(&mut connection, PROBE_KEY, PROBE, 1, 1);
-        match timeout(self.server.timeout, probe).await {
+        let probe = self.scripts.take(&mut connection, PROBE_KEY, PROBE, 1, 1);
+        match timeout(self.server().timeout, probe).await {
             Ok(answer) => answer.map(drop).map_err(|broken| told(&broken)),
-            Err(_) => Err(format!("no answer within {:?}", self.server.timeout)),
+            Err(_) => Err(format!("no answer within {:?}", self.server().timeout)),
         }
     }
 }
@@ -161,7 +150,7 @@ impl Drop for Link {
 /// Neither where it is going by whose name, nor what has been said, but where alone.
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Link({}, up: {})", self.server.address, self.is_up())
+        write!(f, "Link({}, up: {})", self.server().address, self.is_up())
     }
 }
 
@@ -169,23 +158,20 @@ async fn keep(link: Weak<Link>) {
     let (mut pause, mut said_down) = (FIRST_PAUSE, false);
     loop {
         let Some(strong) = link.upgrade() else { return };
-        let address = strong.server.address.clone();
+        let address = strong.server().address.clone();
         let given_up = Arc::clone(&strong.given_up);
         let begin = Instant::now();
-        let opened = match timeout(CONNECT_TIMEOUT, strong.open()).await {
-            Ok(Ok((connection, mut driver))) => {
-                let probed = match select(driver.as_mut(), pin!(strong.probe(connection.clone()))).await {
-                    Either::Left(_) => Err("it closed the connection".to_owned()),
-                    Either::Right((probed, _)) => probed,
-                };
-                probed.map(|()| (connection, driver))
+        let opened = match timeout(CONNECT_TIMEOUT, strong.way.open()).await {
+            Ok(Ok(mut opened)) => {
+                let probe = strong.probe(opened.connection.clone());
+                opened.ask(probe).await.map(|()| opened)
             }
             Ok(Err(why)) => Err(why),
             Err(_) => Err(format!("no connection within {CONNECT_TIMEOUT:?}")),
         };
         let why = match opened {
-            Ok((connection, driver)) => {
-                log::info!("limits: the store at {address} answers");
+            Ok(Opened { connection, driver, at }) => {
+                log::info!("limits: the store at {at} answers");
                 said_down = false;
                 strong.connection.store(Some(Arc::new(connection)));
                 strong.tried.send_replace(true);
@@ -220,16 +206,4 @@ async fn keep(link: Weak<Link>) {
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
-}
-
-fn told(broken: &Broken) -> String {
-    match broken {
-        Broken::Server(error) => printable(&error.to_string()),
-        Broken::Nonsense => "it answered what was not asked".to_owned(),
-    }
-}
-
-/// What a server says is anybody's text.
-fn printable(text: &str) -> String {
-    text.chars().take(MAX_TEXT).map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char }).collect()
 }

@@ -8,7 +8,11 @@ mod key;
 mod lease;
 mod link;
 mod measured;
+mod partition;
 mod script;
+mod sentinel;
+mod terms;
+mod tls;
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +24,9 @@ use parking_lot::Mutex;
 use self::key::{Hash, Keys};
 use self::lease::{Leases, Spend};
 use self::link::{Failure, Link};
-use self::script::{Answer, Terms};
+use self::partition::Partitions;
+pub(super) use self::terms::Terms;
+use self::terms::{Answer, Standing};
 use super::key::Partition;
 use super::rate::seconds;
 use crate::config::{self, Name, OnStoreFailure, Problem, RedisServer, StoreMode};
@@ -35,6 +41,8 @@ pub(super) struct Fleet {
     on_failure: OnStoreFailure,
     /// In `batched` alone
     leases: Option<Leases>,
+    /// Where clients are told by which key they are counted
+    partitions: Option<Partitions>,
     counts: Counts,
 }
 
@@ -70,9 +78,14 @@ pub(super) enum Verdict {
     Failed(OnStoreFailure),
 }
 
-/// What a request has taken, and how much.
+/// What a request has taken.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ticket(Hash, u32);
+pub(super) struct Ticket {
+    hash: Hash,
+    cost: u32,
+    /// Of a quota, in which period
+    ends: u64,
+}
 
 /// The connections of a configuration: limits that name the same server, in the same way, share one.
 #[derive(Debug, Default)]
@@ -101,10 +114,9 @@ impl Fleet {
         name: &Name,
         spec: &config::Limit,
         store: &config::Store,
-        (interval, burst): (u64, u64),
+        terms: Terms,
         links: &Links,
     ) -> Result<Self, Problem> {
-        let terms = Terms { interval, burst };
         let is_batched = store.mode == StoreMode::Batched;
         Ok(Self {
             link: links.find(&store.server)?,
@@ -112,6 +124,7 @@ impl Fleet {
             terms,
             on_failure: store.on_failure,
             leases: is_batched.then(|| Leases::new(terms, spec.max_keys)),
+            partitions: spec.partition_key.then(Partitions::default),
             counts: Counts::default(),
         })
     }
@@ -119,36 +132,36 @@ impl Fleet {
     /// Takes `cost` from the budget of the fleet.
     pub(super) async fn take(&self, facts: &Facts<'_>, cost: NonZeroU32) -> Verdict {
         let (hash, cost) = (self.keys.hash(facts), cost.get());
-        let ticket = Ticket(hash, cost);
         let Some(leases) = &self.leases else {
-            return self.verdict(ticket, self.ask(hash, cost, cost).await);
+            return self.verdict(hash, cost, self.ask(hash, cost, cost).await);
         };
         let now = Instant::now();
         match leases.spend(hash, cost, now, self.link.server().timeout) {
-            Spend::Paid { owed } => self.allow(ticket, owed),
-            Spend::Refused { owed } => self.refuse(owed, cost),
-            Spend::Alone => self.verdict(ticket, self.ask(hash, cost, cost).await),
+            Spend::Paid(standing) => self.allow(hash, cost, standing),
+            Spend::Refused(standing) => self.refuse(standing, cost),
+            Spend::Alone => self.verdict(hash, cost, self.ask(hash, cost, cost).await),
             Spend::Lease(wanted) => {
                 let answer = self.ask(hash, wanted, cost).await;
                 match answer {
                     Ok(answer) => leases.leased(hash, answer, cost, now),
                     Err(_) => leases.failed(hash),
                 }
-                self.verdict(ticket, answer)
+                self.verdict(hash, cost, answer)
             }
         }
     }
 
     /// Another limit of the stage refuses: as if this one had not been asked.
-    pub(super) async fn give_back(&self, Ticket(hash, cost): Ticket) {
-        if self.leases.as_ref().is_some_and(|leases| leases.give_back(hash, cost, Instant::now())) {
+    pub(super) async fn give_back(&self, Ticket { hash, cost, ends }: Ticket) {
+        if self.leases.as_ref().is_some_and(|leases| leases.give_back(hash, cost, ends, Instant::now())) {
             return;
         }
-        let given = self.link.give_back(&self.keys.text(&hash), self.terms, cost).await;
+        let given = self.link.give_back(&self.keys.text(&hash), self.terms, cost, ends).await;
         self.count(given.err());
     }
 
-    /// What runs in the background: the connection, once for all limits that share it, and giving back.
+    /// What runs in the background: the connection, once for all limits that share it, giving back,
+    /// and the seed of what clients are told.
     pub(super) fn tasks(self: &Arc<Self>) -> Vec<super::Task> {
         let mut tasks: Vec<super::Task> = Vec::new();
         if let Some(task) = self.link.task() {
@@ -156,6 +169,9 @@ impl Fleet {
         }
         if self.leases.is_some() {
             tasks.push(Box::pin(settle(Arc::downgrade(self))));
+        }
+        if self.partitions.is_some() {
+            tasks.push(Box::pin(partition::follow(Arc::downgrade(self))));
         }
         tasks
     }
@@ -178,9 +194,9 @@ impl Fleet {
         }
     }
 
-    /// By what a caller is counted, for its client to see: the same on every gateway.
-    pub(super) fn partition(&self, facts: &Facts<'_>) -> Partition {
-        self.keys.hash(facts).first_chunk().copied().expect("it is longer")
+    /// By what a caller is counted, for him to be told; nothing before that can be kept from others.
+    pub(super) fn partition(&self, facts: &Facts<'_>) -> Option<Partition> {
+        self.partitions.as_ref()?.of(&self.keys.hash(facts))
     }
 
     /// Keys of which a share is held here.
@@ -204,23 +220,25 @@ impl Fleet {
         count.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn verdict(&self, ticket: Ticket, answer: Result<Answer, Failure>) -> Verdict {
+    fn verdict(&self, hash: Hash, cost: u32, answer: Result<Answer, Failure>) -> Verdict {
         match answer {
-            Ok(Answer { granted: 0, owed }) => self.refuse(owed, ticket.1),
+            Ok(Answer { granted: 0, standing }) => self.refuse(standing, cost),
             // What was granted besides is a share that is not spent yet.
-            Ok(Answer { granted, owed }) => {
-                self.allow(ticket, owed.saturating_sub(self.terms.interval * u64::from(granted - ticket.1)))
-            }
+            Ok(Answer { granted, standing }) => self.allow(hash, cost, standing.without(self.terms, granted - cost)),
             Err(_) => Verdict::Failed(self.on_failure),
         }
     }
 
-    fn allow(&self, ticket: Ticket, owed: u64) -> Verdict {
-        Verdict::Allow { ticket, remaining: self.terms.remaining(owed), reset: seconds(owed) }
+    fn allow(&self, hash: Hash, cost: u32, standing: Standing) -> Verdict {
+        Verdict::Allow {
+            ticket: Ticket { hash, cost, ends: standing.ends },
+            remaining: self.terms.remaining(standing.owed),
+            reset: seconds(self.terms.reset(standing)),
+        }
     }
 
-    fn refuse(&self, owed: u64, cost: u32) -> Verdict {
-        Verdict::Refuse { seconds: seconds(self.terms.wait(owed, cost)) }
+    fn refuse(&self, standing: Standing, cost: u32) -> Verdict {
+        Verdict::Refuse { seconds: seconds(self.terms.wait(standing, cost)) }
     }
 }
 
@@ -235,8 +253,8 @@ async fn settle(fleet: Weak<Fleet>) {
             let _ = tokio::time::timeout(QUIET, leases.used()).await;
             continue;
         }
-        for (hash, unspent) in leases.sweep(Instant::now()) {
-            let given = strong.link.give_back(&strong.keys.text(&hash), strong.terms, unspent).await;
+        for (hash, unspent, ends) in leases.sweep(Instant::now()) {
+            let given = strong.link.give_back(&strong.keys.text(&hash), strong.terms, unspent, ends).await;
             strong.count(given.err());
         }
         drop(strong);

@@ -34,15 +34,24 @@ pub(in crate::compare) fn haproxy(
         (Some(algorithm), Some(tokens)) => token(algorithm, &tokens.key),
         _ => String::new(),
     };
+    let limit = if setup.limit {
+        format!(
+            "  http-request track-sc0 src table addresses\n  \
+             http-request deny deny_status 429 if {{ sc_http_req_rate(0) gt {RATE} }}\n"
+        )
+    } else {
+        String::new()
+    };
     // Splicing makes bodies cheaper and costs nothing elsewhere; larger buffers make most things dearer. With strict
     // limits it would want two descriptors for each connection that it might hold, and no case needs as many.
     let text = format!(
         "global\n  nbthread {threads}\n  maxconn {CONNECTIONS}\n  no strict-limits\n{global}\
          defaults\n  mode http\n  timeout connect 2s\n  timeout client 300s\n  timeout server 60s\n  timeout tunnel 300s\n  option forwardfor\n  option splice-response\n\
-         frontend front\n  bind {addr} backlog 4096{tls}\n{log}{token}  \
+         frontend front\n  bind {addr} backlog 4096{tls}\n{log}{token}{limit}  \
          unique-id-format %{{+X}}o%ci:%cp_%ts_%rt\n  unique-id-header x-request-id\n  default_backend origin\n\
          backend origin\n  http-reuse always\n  server origin {origin} pool-max-conn {POOL}\n\
-         backend users\n  stick-table type string len 64 size 100k expire 60s store http_req_rate(1s)\n",
+         backend users\n  stick-table type string len 64 size 100k expire 60s store http_req_rate(1s)\n\
+         backend addresses\n  stick-table type ip size 100k expire 60s store http_req_rate(1s)\n",
         threads = setup.workers,
         origin = ground.origin,
     );

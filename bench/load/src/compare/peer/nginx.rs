@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::{CONNECTIONS, POOL};
+use super::{CONNECTIONS, POOL, RATE};
 use crate::compare::Failure;
 use crate::compare::contender::Setup;
 use crate::compare::cores::pinned;
@@ -67,17 +67,26 @@ pub(in crate::compare) fn nginx(
     } else {
         r#"proxy_set_header Connection "";"#
     };
+    // It counts in milliseconds: without a burst two requests in one of them are one too many.
+    let (zone, limit) = if setup.limit {
+        let zone = format!("limit_req_zone $binary_remote_addr zone=per_address:10m rate={RATE}r/s;");
+        (zone, format!("limit_req zone=per_address burst={RATE} nodelay; limit_req_status 429;"))
+    } else {
+        (String::new(), String::new())
+    };
     // Large buffers, and no files for what does not fit into them: with its own settings a body of 1 MiB costs it three
     // times as much.
     let server = format!(
         r#"log_format json escape=json '{{"ts":"$time_iso8601","request_id":"$request_id","client_ip":"$remote_addr","method":"$request_method","scheme":"$scheme","host":"$host","path":"$uri","proto":"$server_protocol","status":$status,"bytes_in":$request_length,"bytes_out":$body_bytes_sent,"duration":$request_time,"upstream":"$upstream_addr","user_agent":"$http_user_agent"}}';
         map $http_upgrade $connection_upgrade {{ default upgrade; "" ""; }}
+        {zone}
         upstream origin {{ server {origin}; keepalive {POOL}; keepalive_requests 1000000000; }}
         server {{
             listen {addr} {listen} backlog=4096;
             keepalive_timeout 300s;
             {tls}
             {log}
+            {limit}
             location / {{
                 proxy_pass http://origin;
                 proxy_http_version 1.1;

@@ -50,8 +50,13 @@ fn configuration(ground: &Ground, setup: Setup, directory: &Path, addr: SocketAd
         text += &users(algorithm.name(), tokens);
         policies = "auth = \"users\"\nlimits = [\"per_user\"]\n".to_owned();
     }
-    if setup.policies {
+    if setup.limit || setup.policies {
         text += &format!("[limits.per_address]\nrate = \"{RATE}/s\"\nkey = [\"client.address\"]\n");
+    }
+    if setup.limit {
+        policies += "limits = [\"per_address\"]\n";
+    }
+    if setup.policies {
         policies = format!(
             "auth = \"users\"\n\
              limits = [\"per_address\", \"per_user\"]\n\
