@@ -84,8 +84,8 @@ booted() {
         [[ $(in_ systemctl is-system-running 2> /dev/null) =~ ^(running|degraded)$ ]]
 }
 # Nothing of Tollgate has run yet.
-for _ in $(seq 300); do booted && break || sleep 0.1; done
-booted || cannot "not booted within 30 s: $(tail -n 3 "$scratch/console")"
+for _ in $(seq 900); do booted && break || sleep 0.1; done
+booted || cannot "not booted within 90 s: $(tail -n 3 "$scratch/console")"
 say "$(in_ systemctl --version | head -n 1)"
 
 cat > "$scratch/origin.py" << 'PY'

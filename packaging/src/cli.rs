@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::{fs, io};
 
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 
 /// Writes man/ and completions/.
@@ -13,9 +13,16 @@ pub(crate) fn describe(directory: &Path) -> io::Result<()> {
     fresh(&completions)?;
     clap_mangen::generate_to(tollgate::cli::Command::command(), &man)?;
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        clap_complete::generate_to(shell, &mut tollgate::cli::Command::command(), "tollgate", &completions)?;
+        clap_complete::generate_to(shell, &mut shown(), "tollgate", &completions)?;
     }
     Ok(())
+}
+
+/// The command line without the verbs that nobody types: completions would offer those that are hidden.
+fn shown() -> Command {
+    let all = tollgate::cli::Command::command();
+    let verbs = all.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned();
+    Command::new("tollgate").version(env!("CARGO_PKG_VERSION")).propagate_version(true).subcommands(verbs)
 }
 
 /// Nothing of a verb that is gone stays behind.

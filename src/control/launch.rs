@@ -28,6 +28,8 @@ const THIS_BINARY: &str = "/proc/self/exe";
 const PROMPT: Duration = Duration::from_secs(5);
 /// For two programs to be read from a disk and started.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Why a successor comes to nothing.
+const TOLD_TO_LEAVE: &str = "this process was told to leave";
 /// How long a line on which nobody has to say anything is waited on at a time.
 const POLL: Duration = Duration::from_secs(3600);
 
@@ -56,7 +58,26 @@ enum News {
 /// A successor that has not said READY yet. Ended with the hand-over if it never does, or when this process is told to
 /// leave in the meantime: two processes that both believe to be the one must not go on.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Candidate(Arc<Mutex<Option<Between>>>);
+pub(super) struct Candidate(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+enum State {
+    /// Nobody has been started yet
+    #[default]
+    New,
+    Started(Between),
+    /// It has been let go, or this process was told to leave: nobody is started any more
+    Over,
+}
+
+impl State {
+    fn end(&mut self) -> Option<Between> {
+        match std::mem::replace(self, Self::Over) {
+            Self::Started(between) => Some(between),
+            Self::New | Self::Over => None,
+        }
+    }
+}
 
 /// The process in between, and the line to it.
 #[derive(Debug)]
@@ -73,6 +94,12 @@ impl Candidate {
     pub(super) fn begin(&self, program: &Path, file: &Path, channel: Channel) -> Result<u32, String> {
         let failed = |error: io::Error| format!("no process can be started that starts a successor: {error}");
         let (line, its_end) = Channel::pair().map_err(failed)?;
+        let line = Arc::new(line);
+        // Held until it is known here: a process that is told to leave in between would otherwise leave a successor behind.
+        let mut state = self.0.lock();
+        if let State::Over = *state {
+            return Err(TOLD_TO_LEAVE.to_owned());
+        }
         let process = Command::new(THIS_BINARY)
             .arg(VERB)
             .args([program, file])
@@ -84,8 +111,8 @@ impl Candidate {
             .stdin(Stdio::from(OwnedFd::from(its_end)))
             .spawn()
             .map_err(failed)?;
-        let line = Arc::new(line);
-        *self.0.lock() = Some(Between { process, line: Arc::clone(&line) });
+        *state = State::Started(Between { process, line: Arc::clone(&line) });
+        drop(state);
         line.send(&Order::Start, &[channel.as_fd()], PROMPT).map_err(failed)?;
         drop(channel);
         match line.receive(PATIENCE).map_err(failed)? {
@@ -97,8 +124,8 @@ impl Candidate {
 
     /// It is ready and lives on without us, from now on as a child of process 1.
     pub(super) fn proven(&self) -> Result<(), String> {
-        let Some(Between { mut process, line }) = self.0.lock().take() else {
-            return Err("this process was told to leave".to_owned());
+        let Some(Between { mut process, line }) = self.0.lock().end() else {
+            return Err(TOLD_TO_LEAVE.to_owned());
         };
         drop(line);
         // Who is whose child has changed before this returns; how it ended counts for nothing.
@@ -108,16 +135,20 @@ impl Candidate {
 
     /// Why it is gone.
     pub(super) fn last_words(&self) -> String {
-        let line = self.0.lock().as_ref().map(|between| Arc::clone(&between.line));
+        let line = match &*self.0.lock() {
+            State::Started(between) => Some(Arc::clone(&between.line)),
+            State::New | State::Over => None,
+        };
         match line.map(|line| line.receive(PROMPT)) {
             Some(Ok(Some((News::Ended(how), _)))) => format!("the successor ended before it was ready ({how})"),
             _ => "the successor ended before it was ready".to_owned(),
         }
     }
 
-    /// Ends it, if it is still there.
+    /// Ends it, if it is still there, and starts none if there is none yet.
     pub(super) fn end(&self) {
-        if let Some(Between { mut process, line }) = self.0.lock().take() {
+        let started = self.0.lock().end();
+        if let Some(Between { mut process, line }) = started {
             // Both may have ended by themselves; what counts is that they have.
             let _ = line.send(&Order::End, &[], PROMPT);
             let _ = process.wait();
@@ -166,5 +197,20 @@ pub fn launch(program: &Path, file: &Path) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             _ => return Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_started_by_a_process_that_was_told_to_leave_before() {
+        let candidate = Candidate::default();
+        candidate.end();
+        let (_ours, theirs) = Channel::pair().expect("a channel");
+        let nothing = Path::new("/nothing");
+        assert_eq!(candidate.begin(nothing, nothing, theirs), Err(TOLD_TO_LEAVE.to_owned()));
+        assert_eq!(candidate.proven(), Err(TOLD_TO_LEAVE.to_owned()));
     }
 }

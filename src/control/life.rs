@@ -372,14 +372,14 @@ impl Living {
         self.manager.hand_over(successor.pid).await;
         log::info!("process {} has taken over; draining {} connections", successor.pid, self.parts.drain.connections());
         drop(std::mem::take(&mut self.sockets));
-        self.tell_predecessor(Predecessor::leaving);
+        self.tell_leaving().await;
         let news = watch_successor(successor.channel);
         self.drain(news, Cause::HandedOver).await
     }
 
     async fn terminate(mut self) -> ShutdownSignal {
         self.manager.stopping().await;
-        self.tell_predecessor(Predecessor::leaving);
+        self.tell_leaving().await;
         let snapshot = self.parts.reloader.live().load_full();
         let delay = snapshot.config.server.drain_delay;
         self.end_operation();
@@ -466,14 +466,21 @@ impl Living {
 
     fn reopen_logs(&self) {
         self.parts.access_log.reopen();
-        self.tell_predecessor(Predecessor::reopen_logs);
+        drop(self.tell_predecessor(Predecessor::reopen_logs));
     }
 
-    fn tell_predecessor(&self, what: fn(&Predecessor)) {
-        if let Some(predecessor) = self.parts.predecessor.clone() {
-            // It may be gone, or slow to read: not on a thread that others wait for.
-            tokio::task::spawn_blocking(move || what(&predecessor));
+    /// Waits until it has been said, or the predecessor is gone: who is not told takes our end for a defect.
+    async fn tell_leaving(&self) {
+        if let Some(said) = self.tell_predecessor(Predecessor::leaving) {
+            // It has a deadline of its own.
+            drop(said.await);
         }
+    }
+
+    fn tell_predecessor(&self, what: fn(&Predecessor)) -> Option<JoinHandle<()>> {
+        let predecessor = self.parts.predecessor.clone()?;
+        // It may be gone, or slow to read: not on a thread that others wait for.
+        Some(tokio::task::spawn_blocking(move || what(&predecessor)))
     }
 }
 
@@ -513,6 +520,8 @@ fn watch_successor(channel: Arc<Channel>) -> mpsc::Receiver<News> {
                 Ok(Some((Report::Reopen, _))) => drop(sender.try_send(News::Reopen)),
                 Ok(Some((Report::Leaving, _))) => leaving = true,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                // A newer one may say what we do not know.
+                Err(error) if error.kind() == std::io::ErrorKind::InvalidData => log::debug!("{error}"),
                 _ if leaving => return,
                 // This process may have left.
                 _ => return drop(sender.blocking_send(News::Died)),

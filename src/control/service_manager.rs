@@ -1,10 +1,9 @@
 //! What the service manager is told (sd_notify(3)). Without one, nothing happens.
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 /// Messages that wait; more are dropped.
@@ -15,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The way to the service manager: a thread sends, since a manager that does not read would stop whoever tells it
 /// something.
 #[derive(Clone, Debug)]
-pub(super) struct ServiceManager(SyncSender<Message>);
+pub(super) struct ServiceManager(mpsc::Sender<Message>);
 
 #[derive(Debug)]
 struct Message {
@@ -25,8 +24,8 @@ struct Message {
 
 impl ServiceManager {
     pub(super) fn new() -> Self {
-        let (sender, receiver) = sync_channel(QUEUE);
-        if let Err(error) = std::thread::Builder::new().name("notify".to_owned()).spawn(move || send(&receiver)) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        if let Err(error) = std::thread::Builder::new().name("notify".to_owned()).spawn(move || send(receiver)) {
             log::error!("no thread to tell the service manager anything: {error}");
         }
         Self(sender)
@@ -34,12 +33,12 @@ impl ServiceManager {
 
     /// Serving, or serving something new.
     pub(super) fn ready(&self, text: &str) {
-        self.tell(&[NotifyState::Ready, NotifyState::Status(text)], None);
+        self.tell(&[NotifyState::Ready, NotifyState::Status(text)]);
     }
 
     /// What `systemctl status` shows.
     pub(super) fn status(&self, text: &str) {
-        self.tell(&[NotifyState::Status(text)], None);
+        self.tell(&[NotifyState::Status(text)]);
     }
 
     /// Leaving, without a successor.
@@ -60,28 +59,32 @@ impl ServiceManager {
         let mut ticks = tokio::time::interval((patience / 2).max(Duration::from_millis(1)));
         loop {
             ticks.tick().await;
-            self.tell(&[NotifyState::Watchdog], None);
+            self.tell(&[NotifyState::Watchdog]);
         }
     }
 
-    /// Tells it something and waits until it has been sent, within a bound of time.
+    /// Tells it something and waits until it has been sent, within a bound of time: for a place in the queue as well.
     async fn insist(&self, state: &[NotifyState<'_>]) {
         let (sent, told) = oneshot::channel();
-        self.tell(state, Some(sent));
-        if timeout(PATIENCE, told).await.is_err() {
+        let message = Message { text: text(state), sent: Some(sent) };
+        let sending = async { self.0.send(message).await.is_ok() && told.await.is_ok() };
+        if timeout(PATIENCE, sending).await != Ok(true) {
             log::warn!("the service manager does not take its messages");
         }
     }
 
-    fn tell(&self, state: &[NotifyState<'_>], sent: Option<oneshot::Sender<()>>) {
-        let lines: Vec<_> = state.iter().map(ToString::to_string).collect();
-        // Full, or the thread could not be started: whoever waits for the message notices.
-        drop(self.0.try_send(Message { text: lines.join("\n"), sent }));
+    fn tell(&self, state: &[NotifyState<'_>]) {
+        // Full: what comes next says more. Without the thread there is nobody to tell it.
+        drop(self.0.try_send(Message { text: text(state), sent: None }));
     }
 }
 
-fn send(messages: &Receiver<Message>) {
-    while let Ok(Message { text, sent }) = messages.recv() {
+fn text(state: &[NotifyState<'_>]) -> String {
+    state.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+fn send(mut messages: mpsc::Receiver<Message>) {
+    while let Some(Message { text, sent }) = messages.blocking_recv() {
         if let Err(error) = sd_notify::notify(&[NotifyState::Custom(&text)]) {
             log::warn!("the service manager cannot be told: {error}");
         }

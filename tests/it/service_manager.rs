@@ -3,6 +3,7 @@
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::unix::net::UnixDatagram;
+use std::time::Instant;
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg,
@@ -63,11 +64,13 @@ impl ServiceManager {
     /// The next message that has this line.
     #[track_caller]
     fn told(&self, line: &str) -> Message {
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let message = self.next();
             if message.text.lines().any(|other| other == line) {
                 return message;
             }
+            assert!(Instant::now() < deadline, "told this instead of {line}, again and again: {message:?}");
         }
     }
 }
