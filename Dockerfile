@@ -5,7 +5,8 @@
 FROM rust:1-bookworm AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends cmake ca-certificates
 WORKDIR /src
-# Where it is built is not to be seen in it, so that the same binary can be built elsewhere: docs/building.md.
+# Where and when it is built is not to be seen in it, so that the same binary can be built elsewhere: docs/building.md.
+ARG SOURCE_DATE_EPOCH=0
 ENV RUSTFLAGS="--remap-path-prefix=/usr/local/cargo=/cargo" CFLAGS="-ffile-prefix-map=/usr/local/cargo=/cargo"
 COPY Cargo.toml Cargo.lock ./
 COPY src src

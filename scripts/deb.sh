@@ -7,6 +7,11 @@ cd "$(dirname "$0")/.."
 profile=${PROFILE:-release} revision=${REVISION:-1}
 cargo deb --version > /dev/null 2>&1 || cargo install --locked cargo-deb --version '^3.8'
 command -v dpkg-shlibdeps > /dev/null || { echo "missing: apt-get install dpkg-dev" >&2; exit 1; }
+# Of two builds of the same sources the one is the other: docs/building.md. Not for tests, which share what is compiled.
+if [[ -z ${FAST:-} ]]; then
+    SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(dpkg-parsechangelog --file packaging/debian/changelog --show-field Timestamp)}
+    export SOURCE_DATE_EPOCH
+fi
 cargo build --locked --profile "$profile" --bin tollgate
 cargo run --locked --quiet -p tollgate-packaging -- target/packaging
 # The profile keeps what names functions and lines, for profilers; packages do not.
