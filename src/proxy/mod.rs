@@ -344,8 +344,9 @@ impl ProxyHttp for Proxy {
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Box<RequestCtx>) {
         ctx.unlogged = None;
-        patience::end(ctx, Instant::now());
-        log::finish(session, ctx, &self.access_log);
+        let now = Instant::now();
+        patience::end(ctx, now);
+        log::finish(session, ctx, &self.access_log, now);
     }
 }
 
