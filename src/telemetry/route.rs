@@ -320,7 +320,8 @@ mod tests {
         fn a_kind_is_read_as_it_was_written(listener in 0_u32..1000, method in 0..METHODS.len(), code in 100_u16..600) {
             let written = Method::from_bytes(METHODS[method].as_bytes()).expect("a token");
             let kind = Kind::new(listener, &written, StatusCode::from_u16(code).expect("three digits"));
-            prop_assert_eq!((kind.listener(), kind.method(), kind.code()), (listener as usize, METHODS[method], u32::from(code)));
+            let read = (kind.listener(), kind.method(), kind.code());
+            prop_assert_eq!(read, (listener as usize, METHODS[method], u32::from(code)));
         }
     }
 }

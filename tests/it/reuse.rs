@@ -101,15 +101,22 @@ fn a_connection_that_the_upstream_closed_meanwhile_is_not_tried() {
 
 #[test]
 fn what_an_upstream_says_unasked_answers_nobody() {
-    let origin = Origin::scripted(|request, connection| {
-        connection.reply(200, &[], &request.target);
-        let _ = connection.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil");
+    let said = Arc::new(AtomicUsize::new(0));
+    let origin = Origin::scripted({
+        let said = Arc::clone(&said);
+        move |request, connection| {
+            connection.reply(200, &[], &request.target);
+            let _ = connection.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil");
+            said.fetch_add(1, Ordering::SeqCst);
+        }
     });
     let tollgate = Tollgate::with(&to(&origin, ""));
     let mut client = Client::connect(tollgate.addr());
-    for count in 0..50 {
+    for count in 1..=50 {
         let target = format!("/{count}");
         assert_eq!(client.get(&target).expect(200).text(), target);
+        // What comes once the next request is on its way would be its answer, whoever had asked.
+        wait::until("the rest of it", || said.load(Ordering::SeqCst) == count);
     }
 }
 
