@@ -5,12 +5,15 @@
 FROM rust:1-bookworm AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends cmake ca-certificates
 WORKDIR /src
+# Where it is built is not to be seen in it, so that the same binary can be built elsewhere: docs/building.md.
+ENV RUSTFLAGS="--remap-path-prefix=/usr/local/cargo=/cargo" CFLAGS="-ffile-prefix-map=/usr/local/cargo=/cargo"
 COPY Cargo.toml Cargo.lock ./
 COPY src src
 COPY bench bench
 COPY packaging packaging
 RUN cargo build --release --locked --bin tollgate \
- && cargo run --locked -p tollgate-packaging -- target/packaging
+ && cargo run --locked --package tollgate-packaging --no-default-features -- target/packaging
+COPY LICENSE ./
 COPY conf/container.toml conf/container.toml
 COPY scripts/image-root.sh scripts/image-root.sh
 RUN scripts/image-root.sh target/release/tollgate target/packaging/tollgate.cdx.json /image

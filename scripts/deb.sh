@@ -9,4 +9,8 @@ cargo deb --version > /dev/null 2>&1 || cargo install --locked cargo-deb --versi
 command -v dpkg-shlibdeps > /dev/null || { echo "missing: apt-get install dpkg-dev" >&2; exit 1; }
 cargo build --locked --profile "$profile" --bin tollgate
 cargo run --locked --quiet -p tollgate-packaging -- target/packaging
-cargo deb --locked --no-build --profile "$profile" --deb-revision "$revision" --output target/debian/ ${FAST:+--fast}
+# The profile keeps what names functions and lines, for profilers; packages do not.
+cargo deb --locked --no-build --strip --profile "$profile" --deb-revision "$revision" --output target/debian/ ${FAST:+--fast}
+if [[ -z ${FAST:-} ]] && command -v lintian > /dev/null; then
+    lintian --fail-on error,warning --allow-root "target/debian/tollgate_"*"-${revision}_"*.deb
+fi

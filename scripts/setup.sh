@@ -4,7 +4,8 @@
 #   scripts/setup.sh check     the same, rustfmt and clippy
 #   scripts/setup.sh ci        the same, curl, HAProxy, which the tests put in front, Redis and dnsmasq, which they ask,
 #                              and node with npm, by which they run an OpenID provider
-#                              and gRPC peers; systemd-analyze, and what `deploy` needs
+#                              and gRPC peers; systemd-analyze, what `deploy` needs, and what packages and images are
+#                              built and tried with
 #   scripts/setup.sh deploy    what `build` needs, Prometheus with promtool, Redis, Python, and node with npm
 #   scripts/setup.sh bench     what `build` needs, nginx, HAProxy, wrk, h2load and valgrind
 set -euo pipefail
@@ -19,6 +20,8 @@ case "${1:-build}" in
     deploy) wanted="$build $deploy" ;;
     ci)
         wanted="$build $deploy curl:curl haproxy:haproxy dnsmasq:dnsmasq-base systemd-analyze:systemd strip:binutils"
+        wanted+=" buildah:buildah debootstrap:debootstrap systemd-nspawn:systemd-container ip:iproute2 pgrep:procps"
+        wanted+=" dpkg-shlibdeps:dpkg-dev"
         ;;
     bench)
         wanted="$build wrk:wrk nginx:nginx-light haproxy:haproxy taskset:util-linux"

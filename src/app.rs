@@ -67,6 +67,8 @@ pub fn check(file: &Path) -> Result<Summary, ConfigError> {
 /// # Errors
 /// Why it cannot serve. A predecessor has been told and serves on.
 pub fn run(file: &Path, take_over: bool) -> Result<(), StartError> {
+    // Before anything is opened here: a number that was promised and not kept would be that of something of our own.
+    let activated = socket::activated();
     let signals = Signals::install().map_err(|error| other(format!("signal handlers cannot be installed: {error}")))?;
     let started_by = Predecessor::that_started_us().map_err(StartError::Other)?;
     raise_file_limit();
@@ -81,7 +83,9 @@ pub fn run(file: &Path, take_over: bool) -> Result<(), StartError> {
     };
     let (predecessor, estate) = inherited.unzip();
     let estate = match (estate, &loaded) {
-        (None, Ok((config, _))) => Estate { sockets: activated(config)?, ..Estate::default() },
+        (None, Ok((config, _))) => {
+            Estate { sockets: named(activated.map_err(StartError::Other)?, config)?, ..Estate::default() }
+        }
         (estate, _) => estate.unwrap_or_default(),
     };
     let started = loaded
@@ -103,9 +107,9 @@ pub fn run(file: &Path, take_over: bool) -> Result<(), StartError> {
 
 /// What the service manager has bound for the listeners. Nothing it passes is silently left out: connections to a socket
 /// that nobody serves would wait for ever.
-fn activated(config: &Config) -> Result<Sockets, StartError> {
+fn named(activated: Vec<Activated>, config: &Config) -> Result<Sockets, StartError> {
     let mut sockets = Sockets::default();
-    for Activated { name, address, socket } in socket::activated().map_err(StartError::Other)? {
+    for Activated { name, address, socket } in activated {
         let Some(listener) = config.listeners.get(name.as_str()) else {
             return Err(other(format!(
                 "the service manager passes a socket \"{name}\" ({address}), and there is no [listeners.{name}]: \
@@ -118,7 +122,11 @@ fn activated(config: &Config) -> Result<Sockets, StartError> {
                  [listeners.{name}]: ListenStream= has to say the same"
             )));
         }
-        sockets.insert(&address.to_string(), socket);
+        if !sockets.insert(&address.to_string(), socket) {
+            return Err(other(format!(
+                "the service manager passes two sockets that listen at {address}: one is enough"
+            )));
+        }
     }
     Ok(sockets)
 }

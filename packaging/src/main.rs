@@ -2,15 +2,16 @@
 //! the command line's own definition, the bill of materials from the lock file. A program of its own, so that the gateway
 //! does not carry what only its packages need.
 
+#[cfg(feature = "cli")]
+mod cli;
 mod materials;
 
 use std::error::Error;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
-use clap_complete::Shell;
+use clap::Parser;
 
 /// Make what packages hold besides the binary
 #[derive(Debug, Parser)]
@@ -33,21 +34,9 @@ fn main() -> ExitCode {
 }
 
 fn make(Arguments { directory, target }: &Arguments) -> Result<(), Box<dyn Error>> {
-    let (man, completions) = (directory.join("man"), directory.join("completions"));
-    fresh(&man)?;
-    fresh(&completions)?;
-    clap_mangen::generate_to(tollgate::cli::Command::command(), &man)?;
-    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        clap_complete::generate_to(shell, &mut tollgate::cli::Command::command(), "tollgate", &completions)?;
-    }
+    fs::create_dir_all(directory)?;
+    #[cfg(feature = "cli")]
+    cli::describe(directory)?;
     fs::write(directory.join("tollgate.cdx.json"), materials::bill(target)?)?;
     Ok(())
-}
-
-/// Nothing of a verb that is gone stays behind.
-fn fresh(directory: &Path) -> std::io::Result<()> {
-    if directory.exists() {
-        fs::remove_dir_all(directory)?;
-    }
-    fs::create_dir_all(directory)
 }

@@ -6,6 +6,7 @@ mod check;
 mod demo;
 mod health;
 mod key;
+mod launch;
 mod limits;
 mod reload;
 mod run;
@@ -54,6 +55,9 @@ pub enum Command {
     Token(token::Token),
     /// Say what this binary is
     Version(version::Version),
+    /// Start a successor
+    #[command(hide = true)]
+    Launch(launch::Launch),
 }
 
 /// What every verb that needs a configuration takes.
@@ -97,6 +101,7 @@ impl Command {
             Self::Demo(command) => command.run(),
             Self::Token(command) => command.run(),
             Self::Version(command) => command.run(),
+            Self::Launch(command) => command.run(),
         }
     }
 }

@@ -16,13 +16,14 @@ use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use super::launch::Candidate;
 use super::message::{Answer, Offer, Report, Verb};
 use super::resource::Resources;
 use super::service_manager::ServiceManager;
 use super::signals::{Signal, Signals};
 use super::socket::{self, Command};
 use super::successor::Predecessor;
-use super::upgrade::{self, Candidate, Launcher, Successor};
+use super::upgrade::{self, Launcher, Successor};
 use super::watch::Watcher;
 use super::{Drain, Phase, Reloader, Status, tasks, upstreams};
 use crate::snapshot::Snapshot;
@@ -31,6 +32,10 @@ use crate::telemetry::{AccessLog, Metrics};
 
 /// How long the channel to a successor is waited on at a time.
 const SUCCESSOR_POLL: Duration = Duration::from_secs(3600);
+
+/// How long a process that drains goes on when its successor has died and the service manager waits for it to leave: nobody
+/// else is served before it has.
+const HURRY: Duration = Duration::from_secs(5);
 
 /// What a life needs.
 #[derive(Debug)]
@@ -65,11 +70,13 @@ pub struct Parts {
 #[derive(Debug)]
 pub struct Life(Mutex<Option<Parts>>);
 
-/// Whether a process that drains has been told to leave, or has only handed over.
+/// Why a process drains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
-    Given,
-    NotYet,
+enum Cause {
+    /// It was told to leave
+    Told,
+    /// It has handed over
+    HandedOver,
 }
 
 impl Life {
@@ -88,6 +95,14 @@ impl ShutdownSignalWatch for Life {
             None => ShutdownSignal::FastShutdown,
         }
     }
+}
+
+/// What a process that drains hears of its successor.
+enum News {
+    /// Log files have been moved away
+    Reopen,
+    /// It has ended, and was not told to
+    Died,
 }
 
 /// An operation that is under way: one at a time, while signals are still heard.
@@ -123,7 +138,7 @@ impl Living {
     }
 
     async fn live(mut self) -> ShutdownSignal {
-        tokio::spawn(self.manager.clone().watchdog());
+        let watchdog = tokio::spawn(self.manager.clone().watchdog());
         if let Err(why) = self.begin().await {
             if let Some(predecessor) = &self.parts.predecessor {
                 predecessor.abort(why.as_deref().unwrap_or("the successor was told to leave"));
@@ -164,6 +179,8 @@ impl Living {
                 done = finished(self.operation.as_mut()), if !idle => {
                     if let Some(successor) = self.finish(done) {
                         drop(commands);
+                        // The service manager watches the main process alone, and complains of others.
+                        watchdog.abort();
                         return self.succeeded(successor).await;
                     }
                 }
@@ -355,12 +372,14 @@ impl Living {
         self.manager.hand_over(successor.pid).await;
         log::info!("process {} has taken over; draining {} connections", successor.pid, self.parts.drain.connections());
         drop(std::mem::take(&mut self.sockets));
-        let reopen = watch_successor(successor.channel);
-        self.drain(reopen, Order::NotYet).await
+        self.tell_predecessor(Predecessor::leaving);
+        let news = watch_successor(successor.channel);
+        self.drain(news, Cause::HandedOver).await
     }
 
     async fn terminate(mut self) -> ShutdownSignal {
         self.manager.stopping().await;
+        self.tell_predecessor(Predecessor::leaving);
         let snapshot = self.parts.reloader.live().load_full();
         let delay = snapshot.config.server.drain_delay;
         self.end_operation();
@@ -387,16 +406,17 @@ impl Living {
         drop(std::mem::take(&mut self.sockets));
         let file = socket::path(&snapshot.config.server.runtime_dir);
         remove(&file);
-        let (_never, reopen) = mpsc::channel(1);
-        self.drain(reopen, Order::Given).await
+        let (_never, news) = mpsc::channel(1);
+        self.drain(news, Cause::Told).await
     }
 
     /// Waits for the last connection, at most `drain_timeout`.
-    async fn drain(mut self, mut reopen: mpsc::Receiver<()>, mut order: Order) -> ShutdownSignal {
+    async fn drain(mut self, mut news: mpsc::Receiver<News>, cause: Cause) -> ShutdownSignal {
         let timeout = self.parts.reloader.live().load_full().config.server.drain_timeout;
         let drain = self.parts.drain.clone();
         let (over, emptied) = (tokio::time::sleep(timeout), drain.emptied());
         tokio::pin!(over, emptied);
+        let (mut died, mut told) = (false, false);
         loop {
             tokio::select! {
                 () = &mut emptied => {
@@ -404,13 +424,20 @@ impl Living {
                     break;
                 }
                 () = &mut over => {
-                    log::warn!("the drain is over after {timeout:?}: {} connections are cut", drain.connections());
+                    log::warn!("the drain is over: {} connections are cut", drain.connections());
                     break;
                 }
-                Some(()) = reopen.recv() => self.parts.access_log.reopen(),
+                Some(news) = news.recv() => match news {
+                    News::Reopen => self.parts.access_log.reopen(),
+                    News::Died => died = true,
+                },
                 signal = self.parts.signals.next() => match signal {
-                    // A service manager stops all processes of the unit: what clients have begun is finished here as well.
-                    Signal::Terminate if order == Order::NotYet => order = Order::Given,
+                    // systemd stops all processes of the unit, and once more what is left when the main process has ended:
+                    // what clients have begun is finished here as well.
+                    Signal::Terminate if cause == Cause::HandedOver => {
+                        log::info!("told to leave: it drains already");
+                        told = true;
+                    }
                     Signal::Terminate | Signal::Interrupt => {
                         log::warn!("told again to leave: {} connections are cut", drain.connections());
                         break;
@@ -418,6 +445,13 @@ impl Living {
                     Signal::ReopenLogs => self.reopen_logs(),
                     Signal::Reload | Signal::HandOver => ignored(signal),
                 }
+            }
+            let soon = tokio::time::Instant::now() + HURRY;
+            if died && told && over.deadline() > soon {
+                log::warn!(
+                    "the successor has died, and another is started when this process has left: within {HURRY:?}"
+                );
+                over.as_mut().reset(soon);
             }
         }
         ShutdownSignal::FastShutdown
@@ -432,9 +466,13 @@ impl Living {
 
     fn reopen_logs(&self) {
         self.parts.access_log.reopen();
+        self.tell_predecessor(Predecessor::reopen_logs);
+    }
+
+    fn tell_predecessor(&self, what: fn(&Predecessor)) {
         if let Some(predecessor) = self.parts.predecessor.clone() {
             // It may be gone, or slow to read: not on a thread that others wait for.
-            tokio::task::spawn_blocking(move || predecessor.reopen_logs());
+            tokio::task::spawn_blocking(move || what(&predecessor));
         }
     }
 }
@@ -466,14 +504,18 @@ async fn changed(watcher: Option<&mut Watcher>) {
 }
 
 /// A thread that listens to the successor, until it is gone or this process ends.
-fn watch_successor(channel: Arc<Channel>) -> mpsc::Receiver<()> {
+fn watch_successor(channel: Arc<Channel>) -> mpsc::Receiver<News> {
     let (sender, receiver) = mpsc::channel(1);
     drop(apart("successor", move || {
+        let mut leaving = false;
         loop {
             match channel.receive::<Report>(SUCCESSOR_POLL) {
-                Ok(Some((Report::Reopen, _))) => drop(sender.try_send(())),
+                Ok(Some((Report::Reopen, _))) => drop(sender.try_send(News::Reopen)),
+                Ok(Some((Report::Leaving, _))) => leaving = true,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                _ => return,
+                _ if leaving => return,
+                // This process may have left.
+                _ => return drop(sender.blocking_send(News::Died)),
             }
         }
     }));

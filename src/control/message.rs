@@ -119,6 +119,8 @@ pub(super) enum Report {
     Abort(String),
     /// Log files have been moved away
     Reopen,
+    /// It ends as it was told to, and not by a defect; older processes do not say it, and do not know it
+    Leaving,
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! watches.
 
 mod drain;
+mod launch;
 mod life;
 mod message;
 mod reload;
@@ -21,6 +22,7 @@ mod upstreams;
 mod watch;
 
 pub use drain::{AcceptorGuard, ConnectionGuard, Drain, Phase};
+pub use launch::launch;
 pub use life::{Life, Parts};
 pub use message::{Answer, EndpointName, Outcome, Verb};
 pub use reload::Reloader;

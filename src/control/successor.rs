@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::message::{Answer, Offer, Report, VERSION, Verb};
-use super::{socket, upgrade};
+use super::{launch, socket};
 use crate::config::Name;
 use crate::snapshot::Snapshot;
 use crate::socket::{Channel, Sockets};
@@ -42,7 +42,7 @@ impl Predecessor {
     pub fn that_started_us() -> Result<Option<(Self, Estate)>, String> {
         // Set for this process alone by the one that started it: no setting of an operator's.
         #[expect(clippy::disallowed_methods, reason = "the mark is not configuration")]
-        let mark = std::env::var_os(upgrade::MARK);
+        let mark = std::env::var_os(launch::MARK);
         if mark.is_none() {
             return Ok(None);
         }
@@ -125,6 +125,11 @@ impl Predecessor {
     /// Log files have been moved away: it may still write to them.
     pub(super) fn reopen_logs(&self) {
         self.tell(&Report::Reopen);
+    }
+
+    /// That we end is no accident.
+    pub(super) fn leaving(&self) {
+        self.tell(&Report::Leaving);
     }
 
     fn tell(&self, report: &Report) {

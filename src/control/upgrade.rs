@@ -1,19 +1,14 @@
 //! Handing over, seen by the process that leaves: it serves until its successor has said that it can.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
+use super::launch::Candidate;
 use super::message::{Offer, Report};
-use crate::socket::{Channel, LISTEN_PID, Sockets};
+use crate::socket::{Channel, Sockets};
 
-/// Says to a process that its standard input is a channel from the process it succeeds.
-pub(super) const MARK: &str = "TOLLGATE_SUCCEEDS";
 /// From the start of a successor to its READY: it reads files, resolves names and fetches keys in this time.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// For messages that the other process takes at once.
@@ -60,26 +55,17 @@ impl Launcher {
             );
         }
         let (ours, theirs) = Channel::pair().map_err(|error| format!("no channel to a successor: {error}"))?;
-        let child = Command::new(&self.program)
-            .args(["run", "--config"])
-            .arg(&self.file)
-            .env(MARK, std::process::id().to_string())
-            // It names this process; without it the successor takes the watchdog to be meant for itself.
-            .env_remove("WATCHDOG_PID")
-            // Sockets of the service manager come to it as all others do.
-            .env_remove(LISTEN_PID)
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .spawn()
-            .map_err(|error| format!("{} cannot be started: {error}", self.program.display()))?;
-        candidate.begin(child);
-        let result = match hand_out(&ours, sockets, offer) {
-            Ok(()) => return candidate.proven().map(|pid| Successor { pid, channel: Arc::new(ours) }),
-            Err(Failure::Aborted(why)) => why,
-            Err(Failure::Gone) => candidate.last_words(),
-            Err(Failure::Silent(error)) => format!("the successor said nothing for too long and was ended: {error}"),
+        let begun = candidate.begin(&self.program, &self.file, theirs);
+        let failed = match begun.map(|pid| (pid, hand_out(&ours, sockets, offer))) {
+            Ok((pid, Ok(()))) => return candidate.proven().map(|()| Successor { pid, channel: Arc::new(ours) }),
+            Ok((_, Err(Failure::Aborted(why)))) | Err(why) => why,
+            Ok((_, Err(Failure::Gone))) => candidate.last_words(),
+            Ok((_, Err(Failure::Silent(error)))) => {
+                format!("the successor said nothing for too long and was ended: {error}")
+            }
         };
         candidate.end();
-        Err(result)
+        Err(failed)
     }
 }
 
@@ -114,43 +100,10 @@ fn hand_out(channel: &Channel, sockets: &Sockets, offer: &Offer) -> Result<(), F
     match channel.receive::<Report>(PATIENCE) {
         Ok(Some((Report::Ready, _))) => Ok(()),
         Ok(Some((Report::Abort(why), _))) => Err(Failure::Aborted(why)),
-        Ok(Some((Report::Reopen, _))) => Err(Failure::Aborted("the successor spoke out of turn".to_owned())),
+        Ok(Some((Report::Reopen | Report::Leaving, _))) => {
+            Err(Failure::Aborted("the successor spoke out of turn".to_owned()))
+        }
         Ok(None) => Err(Failure::Gone),
         Err(error) => Err(Failure::Silent(error)),
-    }
-}
-
-/// A successor that has not said READY yet. Ended with the hand-over if it never does, or when this process is told to
-/// leave in the meantime: two processes that both believe to be the one must not go on.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Candidate(Arc<Mutex<Option<Child>>>);
-
-impl Candidate {
-    fn begin(&self, child: Child) {
-        *self.0.lock() = Some(child);
-    }
-
-    /// It lives on without us.
-    fn proven(&self) -> Result<u32, String> {
-        let child = self.0.lock().take();
-        child.map(|child| child.id()).ok_or_else(|| "this process was told to leave".to_owned())
-    }
-
-    /// Why it is gone.
-    fn last_words(&self) -> String {
-        let status = self.0.lock().as_mut().map(Child::wait);
-        match status {
-            Some(Ok(status)) => format!("the successor ended before it was ready ({status})"),
-            _ => "the successor ended before it was ready".to_owned(),
-        }
-    }
-
-    /// Ends it, if it is still there.
-    pub(super) fn end(&self) {
-        if let Some(mut child) = self.0.lock().take() {
-            // It may have ended by itself; what counts is that it has.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
     }
 }

@@ -26,7 +26,7 @@ pub struct Activated {
     pub socket: OwnedFd,
 }
 
-/// What the service manager has passed to this process; to be called once.
+/// What the service manager has passed to this process; to be called once, before any descriptor is opened.
 ///
 /// # Errors
 /// What was passed is not what the variables say, or not a TCP socket that listens.

@@ -85,9 +85,9 @@ impl Sockets {
         self.0.get(name).map(OwnedFd::try_clone).transpose()
     }
 
-    /// Adds a socket, to be passed on.
-    pub fn insert(&mut self, name: &str, socket: OwnedFd) {
-        self.0.insert(name.to_owned(), socket);
+    /// Adds a socket, to be passed on. Whether there was none of this name, which is closed here now.
+    pub fn insert(&mut self, name: &str, socket: OwnedFd) -> bool {
+        self.0.insert(name.to_owned(), socket).is_none()
     }
 
     /// Closes what `wanted` does not name: sockets of listeners that the configuration has no more.

@@ -1,9 +1,6 @@
 //! From the start to the end: what a process says of itself, and how its commands answer.
 
 use std::fs;
-use std::net::TcpListener;
-use std::os::fd::OwnedFd;
-use std::process::{Command, Stdio};
 
 use crate::support::process::{self, Signal};
 use crate::support::{Client, Gate, Origin, Request, Tollgate, open_to, wait};
@@ -58,41 +55,6 @@ fn health_is_what_readyz_says_whatever_has_become_of_the_configuration_file() {
     assert_eq!(tollgate.ended(pid), 0);
     let stderr = tollgate.command("health").failed(1);
     assert!(stderr.contains(&tollgate.admin_addr().to_string()), "{stderr}");
-}
-
-#[test]
-fn a_socket_of_the_service_manager_is_served_by_the_name_of_its_listener() {
-    let socket = TcpListener::bind("127.0.0.1:0").expect("bound");
-    let address = socket.local_addr().expect("an address");
-    let directory = tempfile::tempdir().expect("a directory");
-    let file = directory.path().join("tollgate.toml");
-    let text = format!(
-        "version = 1\n[server]\nruntime_dir = \"{}\"\n[admin]\naddress = \"{}\"\n[listeners.http]\naddress = \"{address}\"\n\
-         [routes.main]\nauth = \"none\"\nrespond = {{ body = \"activated\" }}\n",
-        directory.path().join("run").display(),
-        Tollgate::free_address()
-    );
-    fs::write(&file, text).expect("written");
-    let start = |name: &str| {
-        let script = "exec 3<&0 < /dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"";
-        Command::new("sh")
-            .args(["-c", script, "sh", process::BINARY, "run", "-c"])
-            .arg(&file)
-            .env("LISTEN_FDNAMES", name)
-            .stdin(OwnedFd::from(socket.try_clone().expect("a copy")))
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("started")
-    };
-    let refused = start("other").wait_with_output().expect("ended");
-    assert_eq!(refused.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("[listeners.other]"), "{refused:?}");
-    let mut serving = start("http");
-    // Asked before anybody accepts: the service manager's socket has a queue.
-    assert_eq!(Request::get("/").to(address).send().text(), "activated");
-    serving.kill().expect("killed");
-    serving.wait().expect("ended");
 }
 
 #[test]

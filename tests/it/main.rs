@@ -33,6 +33,7 @@ mod tls; // who is shown which certificate, and whose is believed
 mod upstream; // where requests go, and who is fit to take them
 
 // A process, from its start to its end.
+mod activation; // sockets that the service manager has bound, by name
 mod drain; // leaving without losing anybody
 mod life; // probes, commands, exit codes, signals
 mod reload; // everything changes at once, or nothing does

@@ -9,9 +9,9 @@ use rustix::net::{
     sockopt::{Timeout, set_socket_passcred, set_socket_timeout},
 };
 
-use crate::support::Tollgate;
 use crate::support::process::Signal;
-use crate::support::wait::PATIENCE;
+use crate::support::wait::{self, PATIENCE};
+use crate::support::{Client, Origin, Request, Tollgate, open_to};
 
 const HERE: &str = "[routes.main]\nauth = \"none\"\nrespond = { body = \"first\" }\n";
 
@@ -28,7 +28,11 @@ struct Message {
 impl ServiceManager {
     /// Starts a gateway that tells it things; `environment` comes on top.
     fn starting(environment: &[(&str, &str)]) -> (Self, Tollgate) {
-        let mut prepared = Tollgate::prepared(HERE);
+        Self::starting_with(HERE, environment)
+    }
+
+    fn starting_with(configuration: &str, environment: &[(&str, &str)]) -> (Self, Tollgate) {
+        let mut prepared = Tollgate::prepared(configuration);
         let file = prepared.directory().join("notify.sock");
         let socket = UnixDatagram::bind(&file).expect("a socket");
         set_socket_passcred(&socket, true).expect("a socket");
@@ -124,6 +128,27 @@ fn the_watchdog_is_fed_by_the_process_that_serves() {
     let new = tollgate.pid();
     assert_eq!(tollgate.ended(old), 0);
     while manager.told("WATCHDOG=1").pid != new {}
+}
+
+/// systemd complains of every message of a process that is the main one no more.
+#[test]
+fn a_process_that_drains_leaves_the_watchdog_to_its_successor() {
+    let (origin, gate) = Origin::gated("late");
+    let (manager, mut tollgate) =
+        ServiceManager::starting_with(&open_to(&[origin.addr()]), &[("WATCHDOG_USEC", "50000")]);
+    let old = tollgate.pid();
+    let mut client = Client::connect(tollgate.addr());
+    client.begin(&Request::get("/")).expect("sent");
+    wait::until("the request to arrive", || origin.hits() == 1);
+    tollgate.upgrade().succeeded();
+    let new = tollgate.pid();
+    manager.told(&format!("MAINPID={new}"));
+    for _ in 0..20 {
+        assert_eq!(manager.told("WATCHDOG=1").pid, new);
+    }
+    gate.open();
+    assert_eq!(client.finish("GET").expect("answered").text(), "late");
+    assert_eq!(tollgate.ended(old), 0);
 }
 
 #[test]

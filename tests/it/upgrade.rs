@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::jwt;
 use crate::support::process::{self, Signal};
-use crate::support::{Client, Origin, Raw, Request, Tollgate, open_to, wait, websocket};
+use crate::support::{Client, Gate, Origin, Raw, Request, Tollgate, open_to, wait, websocket};
 
 /// A route that answers by itself.
 const HERE: &str = "[routes.main]\nauth = \"none\"\nrespond = { body = \"first\" }\n";
@@ -228,6 +228,103 @@ fn a_successor_survives_the_death_of_its_predecessor() {
     tollgate.reload().succeeded();
     tollgate.upgrade().succeeded();
     assert_eq!(tollgate.get("/here").send().text(), "first");
+}
+
+/// systemd is told of the end of its own children alone. The successor was once a child of its predecessor until that had
+/// drained, and one that died meanwhile was seen by the watchdog only, which ended the predecessor as well.
+#[test]
+fn a_successor_that_dies_while_its_predecessor_drains_is_seen_by_whoever_started_them() {
+    let (origin, gate) = Origin::gated("late");
+    let mut tollgate = Tollgate::with(&format!("[server]\ndrain_timeout = \"90s\"\n{}", open_to(&[origin.addr()])));
+    let old = tollgate.pid();
+    let mut client = Client::connect(tollgate.addr());
+    client.begin(&Request::get("/")).expect("sent");
+    wait::until("the request to arrive", || origin.hits() == 1);
+    tollgate.upgrade().succeeded();
+    let new = tollgate.pid();
+    assert_eq!(process::parent(new), Some(std::process::id()), "the tests stand for process 1");
+    process::signal(new, Signal::KILL);
+    assert_eq!(tollgate.ended(new), -9);
+    assert_eq!(tollgate.pids(), [old]);
+    gate.open();
+    assert_eq!(client.finish("GET").expect("answered").text(), "late");
+    assert_eq!(tollgate.ended(old), 0);
+}
+
+/// A gateway that hands over while a request waits at a gate, with `drain_timeout` far away.
+struct Draining {
+    tollgate: Tollgate,
+    client: Client,
+    old: u32,
+    new: u32,
+    gate: Gate,
+    _origin: Origin,
+}
+
+fn draining() -> Draining {
+    let (origin, gate) = Origin::gated("late");
+    let tollgate = Tollgate::with(&format!("[server]\ndrain_timeout = \"90s\"\n{}", open_to(&[origin.addr()])));
+    let old = tollgate.pid();
+    let mut client = Client::connect(tollgate.addr());
+    client.begin(&Request::get("/")).expect("sent");
+    wait::until("the request to arrive", || origin.hits() == 1);
+    tollgate.upgrade().succeeded();
+    let new = tollgate.pid();
+    Draining { tollgate, client, old, new, gate, _origin: origin }
+}
+
+/// What systemd does then: it tells the rest of the unit to leave, and starts anew when nothing is left of it.
+#[test]
+fn when_the_successor_has_died_a_predecessor_that_is_told_to_leave_hurries() {
+    let Draining { mut tollgate, client: _client, old, new, gate: _gate, _origin } = draining();
+    process::signal(new, Signal::KILL);
+    assert_eq!(tollgate.ended(new), -9);
+    let told = Instant::now();
+    process::signal(old, Signal::TERM);
+    assert_eq!(tollgate.ended(old), 0);
+    assert!(told.elapsed() < 2 * SOON, "left after {:?}", told.elapsed());
+    assert!(tollgate.stderr().contains("the successor has died"), "{}", tollgate.stderr());
+}
+
+#[test]
+fn when_the_successor_leaves_as_it_was_told_a_predecessor_takes_its_time() {
+    let Draining { mut tollgate, mut client, old, new, gate, _origin } = draining();
+    process::signal(old, Signal::TERM);
+    process::signal(new, Signal::TERM);
+    assert_eq!(tollgate.ended(new), 0);
+    wait::until("the predecessor to go on", || tollgate.stderr().contains("it drains already"));
+    gate.open();
+    assert_eq!(client.finish("GET").expect("answered").text(), "late");
+    assert_eq!(tollgate.ended(old), 0);
+    assert!(!tollgate.stderr().contains("the successor has died"), "{}", tollgate.stderr());
+}
+
+/// systemd tells all processes of a unit to leave, and once more what is left when the main process has. A predecessor once
+/// took the second for impatience, and cut off what it drained.
+#[test]
+fn a_predecessor_that_drains_finishes_however_often_it_is_told_to_leave() {
+    let Draining { mut tollgate, mut client, old, new, gate, _origin } = draining();
+    let heard = |times: usize| {
+        wait::until("it to be heard", || tollgate.stderr().matches("it drains already").count() == times);
+    };
+    process::signal(old, Signal::TERM);
+    heard(1);
+    process::signal(new, Signal::TERM);
+    wait::until("the successor to leave", || tollgate.pids() == [old]);
+    process::signal(old, Signal::TERM);
+    heard(2);
+    gate.open();
+    assert_eq!(client.finish("GET").expect("answered").text(), "late");
+    assert_eq!(tollgate.ended(new), 0);
+    assert_eq!(tollgate.ended(old), 0);
+}
+
+#[test]
+fn a_predecessor_that_drains_leaves_at_once_at_int() {
+    let Draining { mut tollgate, client: _client, old, new, gate: _gate, _origin } = draining();
+    process::signal(old, Signal::INT);
+    assert_eq!(tollgate.ended(old), 0);
+    assert_eq!(tollgate.pids(), [new]);
 }
 
 #[test]

@@ -110,6 +110,11 @@ pub(crate) fn serving(file: &Path) -> Vec<u32> {
     found.into_iter().map(|(_, pid)| pid).collect()
 }
 
+/// The process that a process is a child of.
+pub(crate) fn parent(pid: u32) -> Option<u32> {
+    stat(pid)?.get(1)?.parse().ok()
+}
+
 /// When a process started, in ticks since boot.
 fn started(pid: u32) -> Option<u64> {
     stat(pid)?.get(19)?.parse().ok()
