@@ -29,4 +29,4 @@ pub use pool::{Pool, Question};
 pub use reason::Reason;
 pub use reply::{Reply, ReplyBody};
 pub use request::Request;
-pub use request_id::{RequestId, traceparent};
+pub use request_id::RequestId;

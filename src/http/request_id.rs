@@ -1,8 +1,9 @@
 //! The name of one request, in answers, logs and upstream.
 
 use std::fmt;
+use std::time::{Duration, SystemTime};
 
-use uuid::Uuid;
+use uuid::{NoContext, Timestamp, Uuid};
 
 /// Longest id taken over from a trusted proxy.
 const MAX_LEN: usize = 64;
@@ -12,15 +13,25 @@ const MAX_LEN: usize = 64;
 pub struct RequestId {
     text: [u8; MAX_LEN],
     len: u8,
+    /// Whether it is a UUID of ours
+    made: bool,
 }
 
 impl RequestId {
     /// A new one; ids sort by time.
     #[expect(clippy::new_without_default, reason = "every id is another: there is no default one")]
     pub fn new() -> Self {
+        Self::at(SystemTime::now())
+    }
+
+    /// A new one for what began then.
+    pub fn at(time: SystemTime) -> Self {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        // Random below the millisecond: counting would cost a lock that all workers share.
+        let uuid = Uuid::new_v7(Timestamp::from_unix(NoContext, since.as_secs(), since.subsec_nanos()));
         let mut text = [0; MAX_LEN];
-        let len = Uuid::now_v7().hyphenated().encode_lower(&mut text).len();
-        Self { text, len: u8::try_from(len).expect("36 bytes") }
+        let len = uuid.hyphenated().encode_lower(&mut text).len();
+        Self { text, len: u8::try_from(len).expect("36 bytes"), made: true }
     }
 
     /// Takes over an id of 1 to 64 letters, digits and `.`, `_`, `~`, `-`.
@@ -31,12 +42,27 @@ impl RequestId {
         }
         let mut text = [0; MAX_LEN];
         text[..id.len()].copy_from_slice(id);
-        Some(Self { text, len: u8::try_from(id.len()).ok()? })
+        Some(Self { text, len: u8::try_from(id.len()).ok()?, made: false })
     }
 
     /// As text: visible ASCII.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.text[..usize::from(self.len)]).expect("only ASCII is stored")
+    }
+
+    /// A `traceparent` that starts a trace (W3C Trace Context, section 3.2), not sampled. An id of ours names the trace
+    /// too, so that who has one of the two finds the other.
+    pub fn traceparent(&self) -> [u8; 55] {
+        let Self { text: id, .. } = if self.made { *self } else { Self::new() };
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        let mut to = 3;
+        for part in [0..8, 9..13, 14..18, 19..23, 24..36] {
+            text[to..to + part.len()].copy_from_slice(&id[part.clone()]);
+            to += part.len();
+        }
+        // The half of it that is all random.
+        text.copy_within(19..35, 36);
+        text
     }
 }
 
@@ -44,17 +70,6 @@ impl fmt::Debug for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
-}
-
-/// A `traceparent` that starts a trace (W3C Trace Context, section 3.2): a new trace and span, not sampled.
-pub fn traceparent() -> [u8; 55] {
-    let (trace, span) = (Uuid::now_v7(), Uuid::now_v7());
-    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    trace.simple().encode_lower(&mut text[3..35]);
-    let mut whole = [0; 32];
-    span.simple().encode_lower(&mut whole);
-    text[36..52].copy_from_slice(&whole[16..]);
-    text
 }
 
 #[cfg(test)]
@@ -80,8 +95,17 @@ mod tests {
 
     #[test]
     fn a_traceparent_has_its_form() {
-        let text = String::from_utf8(traceparent().to_vec()).expect("ASCII");
-        let parts: Vec<_> = text.split('-').map(str::len).collect();
-        assert_eq!(parts, [2, 32, 16, 2]);
+        let id = RequestId::new();
+        let text = String::from_utf8(id.traceparent().to_vec()).expect("ASCII");
+        let parts: Vec<_> = text.split('-').collect();
+        assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [2, 32, 16, 2]);
+        assert_eq!(parts[1], id.as_str().replace('-', ""));
+        assert_eq!(parts[2], &parts[1][16..]);
+    }
+
+    #[test]
+    fn a_trace_is_not_called_what_somebody_else_called_the_request() {
+        let id = RequestId::accept(b"00000000-0000-0000-0000-000000000000").expect("sane");
+        assert_ne!(&id.traceparent()[3..35], [b'0'; 32]);
     }
 }

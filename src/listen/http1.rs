@@ -81,12 +81,12 @@ async fn next_head(stream: &mut Stream, spec: &Listener, listening: &Listening, 
     stream.rest();
     let limits = HeadLimits { max_headers: spec.max_headers, max_bytes: spec.max_header_bytes };
     // A new connection owes its first request at once, so the wait for its first byte is part of the head's time.
-    let connected = Instant::now();
+    let began = Instant::now();
     if stream.waiting().is_empty() {
         let patience = if first { spec.header_timeout } else { spec.keepalive_timeout };
-        idle(stream, patience, listening).await?;
+        idle(stream, began + patience, listening).await?;
     }
-    let deadline = if first { connected } else { Instant::now() } + spec.header_timeout;
+    let deadline = if first { began } else { Instant::now() } + spec.header_timeout;
     let mut seen = 0;
     loop {
         // A head is read from its start each time, so a client that drips bytes gets that once a line.
@@ -118,8 +118,7 @@ fn checked_head(stream: &mut Stream, limits: HeadLimits) -> Result<Option<Head>,
 
 /// Waits for the first byte of the next request. While draining, a client that is about to send one gets a moment to;
 /// the moment is not cut short, since a request that crosses our goodbye is lost.
-async fn idle(stream: &mut Stream, patience: Duration, listening: &Listening) -> Result<(), End> {
-    let deadline = Instant::now() + patience;
+async fn idle(stream: &mut Stream, deadline: Instant, listening: &Listening) -> Result<(), End> {
     let arrived = tokio::select! {
         biased;
         arrived = timeout_at(deadline, stream.fill()) => arrived,

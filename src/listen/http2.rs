@@ -186,13 +186,15 @@ async fn refuse(session: &mut HttpSession, reason: Reason) -> Result<()> {
 #[derive(Debug, Default)]
 struct Active {
     count: AtomicUsize,
+    /// Told of the first and of the last alone: for each of many the connection's task would be woken twice
     changed: Notify,
 }
 
 impl Active {
     fn start(self: &Arc<Self>) -> ActiveGuard {
-        self.count.fetch_add(1, Ordering::Relaxed);
-        self.changed.notify_one();
+        if self.count.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.changed.notify_one();
+        }
         ActiveGuard(Arc::clone(self))
     }
 
@@ -216,8 +218,9 @@ struct ActiveGuard(Arc<Active>);
 
 impl Drop for ActiveGuard {
     fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::Release);
-        self.0.changed.notify_one();
+        if self.0.count.fetch_sub(1, Ordering::Release) == 1 {
+            self.0.changed.notify_one();
+        }
     }
 }
 

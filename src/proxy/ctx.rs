@@ -117,9 +117,10 @@ pub struct Progress {
 
 impl RequestCtx {
     pub(super) fn new() -> Self {
+        let clock = Clock { steady: Instant::now(), wall: SystemTime::now() };
         Self {
-            clock: Clock { steady: Instant::now(), wall: SystemTime::now() },
-            id: RequestId::new(),
+            clock,
+            id: RequestId::at(clock.wall),
             snapshot: None,
             connection: None,
             deadline: None,

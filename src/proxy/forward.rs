@@ -13,7 +13,7 @@ use super::ctx::RequestCtx;
 use super::{affinity, fields};
 use crate::config::{Host, TokenSource};
 use crate::filter::auth::without_query;
-use crate::http::{Connection, address_value, traceparent};
+use crate::http::{Connection, address_value};
 use crate::snapshot::Snapshot;
 use crate::upstream::{Announced, Endpoint};
 
@@ -44,7 +44,7 @@ pub(super) fn request(header: &mut RequestHeader, ctx: &RequestCtx) -> Result<()
         affinity::forget(&mut parts.headers, upstream);
         host(parts, lease.endpoint())?;
         origin(&mut parts.headers, ctx, connection, snapshot);
-        trace(&mut parts.headers);
+        trace(&mut parts.headers, ctx);
         client_certificate(&mut parts.headers, ctx, connection, snapshot);
         identity(&mut parts.headers, ctx, snapshot);
         ctx.passage.request_headers.apply(&mut parts.headers);
@@ -160,12 +160,12 @@ fn forwarded_for(headers: &HeaderMap, source: &HeaderValue) -> HeaderValue {
 }
 
 /// A valid trace goes on; otherwise one starts here (W3C Trace Context, section 3.2).
-fn trace(headers: &mut HeaderMap) {
+fn trace(headers: &mut HeaderMap, ctx: &RequestCtx) {
     let mut parents = headers.get_all(TRACEPARENT).iter();
     let valid = parents.next().is_some_and(|value| is_traceparent(value.as_bytes())) && parents.next().is_none();
     if !valid {
         headers.remove(TRACESTATE);
-        let parent = traceparent();
+        let parent = ctx.id.traceparent();
         headers.insert(TRACEPARENT, HeaderValue::from_bytes(&parent).expect("hexadecimal digits"));
     }
 }
@@ -227,11 +227,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::http::RequestId;
 
     #[test]
     fn a_trace_has_one_form() {
         assert!(is_traceparent(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
-        assert!(is_traceparent(&traceparent()));
+        assert!(is_traceparent(&RequestId::new().traceparent()));
         for text in [
             "",
             "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",

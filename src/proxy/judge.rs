@@ -1,6 +1,7 @@
 //! Everything that is decided before the upstream is asked.
 
 use std::ops::ControlFlow;
+use std::pin::pin;
 
 use http::header::CONTENT_LENGTH;
 use pingora_http::RequestHeader;
@@ -76,13 +77,15 @@ async fn filters(
     encoded_slash: bool,
 ) -> Result<(), Reply> {
     let is_upgrade = session.is_upgrade_req();
-    if snapshot.may_wait {
-        let header = session.req_header().clone();
-        let arrived = Arrived { header: &header, client: Some(session), is_upgrade, listener, encoded_slash };
-        return arrived.pass(ctx, snapshot).await;
-    }
-    let arrived = Arrived { header: session.req_header(), client: None, is_upgrade, listener, encoded_slash };
-    arrived.pass(ctx, snapshot).await
+    let copied;
+    let (header, client) = if snapshot.may_wait {
+        copied = session.req_header().clone();
+        (&copied, Some(session))
+    } else {
+        (session.req_header(), None)
+    };
+    // In one place: each that waits for it has room of its own, in a future that is copied for every request.
+    Arrived { header, client, is_upgrade, listener, encoded_slash }.pass(ctx, snapshot).await
 }
 
 /// A request before the filters of its route.
@@ -113,10 +116,17 @@ impl Arrived<'_> {
         let mut request = ctx.request(&header.method, &header.headers);
         request.route = &route.name;
         let length = header.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        let verdict = route.filters.on_request(&request, length, parameters.as_slice(), ctx.clock, &mut passage);
-        let verdict = match client.filter(|_| route.filters.may_wait()) {
-            None => verdict.await,
-            Some(client) => line::unless_left(client, verdict).await.unwrap_or_else(|| ControlFlow::Break(left())),
+        let verdict = {
+            let passage = &mut passage;
+            let mut verdict =
+                pin!(route.filters.on_request(&request, length, parameters.as_slice(), ctx.clock, passage));
+            match client.filter(|_| route.filters.may_wait()) {
+                None => verdict.await,
+                Some(client) => {
+                    let verdict = Box::pin(line::unless_left(client, verdict.as_mut())).await;
+                    verdict.unwrap_or_else(|| ControlFlow::Break(left()))
+                }
+            }
         };
         ctx.attempt.last = route.timeout.map(|timeout| ctx.clock.steady + timeout);
         ctx.progress.stream = is_stream(is_upgrade, header);

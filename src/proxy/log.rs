@@ -29,7 +29,7 @@ struct Seen<'a> {
 }
 
 /// A request came to its end: counts it, and hands its record to the access log if that wants it.
-pub(super) fn finish(session: &Session, ctx: &RequestCtx, access_log: &AccessLog) {
+pub(super) fn finish(session: &Session, ctx: &RequestCtx, access_log: &AccessLog, now: Instant) {
     let header = session.req_header();
     let seen = Seen {
         method: &header.method,
@@ -39,12 +39,13 @@ pub(super) fn finish(session: &Session, ctx: &RequestCtx, access_log: &AccessLog
         bytes_in: session.body_bytes_read() as u64,
         bytes_out: session.body_bytes_sent() as u64,
     };
-    leave(ctx, access_log, ctx.reason, &seen);
+    leave(ctx, access_log, ctx.reason, &seen, now);
 }
 
 /// A request was dropped before its end: its deadline had passed, or its connection ended.
 pub(super) fn dropped(ctx: &RequestCtx, access_log: &AccessLog) {
-    let reason = ctx.reason.unwrap_or_else(|| failure::reason_of_drop(ctx, Instant::now()));
+    let now = Instant::now();
+    let reason = ctx.reason.unwrap_or_else(|| failure::reason_of_drop(ctx, now));
     let seen = Seen {
         method: &ctx.target.method,
         headers: &HeaderMap::new(),
@@ -53,14 +54,13 @@ pub(super) fn dropped(ctx: &RequestCtx, access_log: &AccessLog) {
         bytes_in: ctx.progress.body_bytes,
         bytes_out: ctx.progress.sent_bytes,
     };
-    leave(ctx, access_log, Some(reason), &seen);
+    leave(ctx, access_log, Some(reason), &seen, now);
 }
 
-fn leave(ctx: &RequestCtx, access_log: &AccessLog, reason: Option<Reason>, seen: &Seen<'_>) {
+fn leave(ctx: &RequestCtx, access_log: &AccessLog, reason: Option<Reason>, seen: &Seen<'_>, now: Instant) {
     let (Some(snapshot), Some(connection)) = (&ctx.snapshot, &ctx.connection) else {
         return;
     };
-    let now = Instant::now();
     let counters = ctx.route.as_ref().map_or(&snapshot.unrouted, |route| &route.metrics);
     let duration = now.saturating_duration_since(ctx.clock.steady);
     counters.finish(&connection.listener, seen.method, seen.status, duration);

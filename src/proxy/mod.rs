@@ -17,6 +17,7 @@ mod log;
 mod patience;
 
 use std::os::fd::RawFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -107,9 +108,10 @@ impl ProxyHttp for Proxy {
             None => {
                 let patience = ctx.remaining(Instant::now());
                 let pick = upstream.pick_or_wait(&ctx.attempt.tried, wish, patience, &mut ctx.passage.notes.waited);
+                let mut pick = pin!(pick);
                 match upstream.spec().queue {
-                    None => Some(pick.await),
-                    Some(_) => line::unless_left(session, pick).await,
+                    None => Some(pick.as_mut().await),
+                    Some(_) => Box::pin(line::unless_left(session, pick.as_mut())).await,
                 }
             }
         };
@@ -344,8 +346,9 @@ impl ProxyHttp for Proxy {
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Box<RequestCtx>) {
         ctx.unlogged = None;
-        patience::end(ctx, Instant::now());
-        log::finish(session, ctx, &self.access_log);
+        let now = Instant::now();
+        patience::end(ctx, now);
+        log::finish(session, ctx, &self.access_log, now);
     }
 }
 

@@ -4,35 +4,22 @@
 //! make a new series. A series appears with its first count, so that a route does not begin with hundreds of zeros.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use http::{Method, StatusCode};
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
-use super::Scrape;
 use super::handshakes::{HandshakeFailure, Handshakes};
+use super::route::Routes;
+use super::{RouteMetrics, Scrape};
 use crate::config::Name;
 use crate::http::Reason;
 
 /// Route label of requests that no route took.
 const NO_ROUTE: &str = "_none";
-/// Seconds, as OpenTelemetry's conventions for HTTP have them.
-const BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
-/// Methods that are told apart; any other is `_other`.
-const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "_other"];
-/// Status codes from 100 to 599.
-const CODES: usize = 500;
-
 /// All metrics of the process, in a registry of their own.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    requests: IntCounterVec,
-    duration: HistogramVec,
-    upstream_duration: HistogramVec,
-    in_flight: IntGaugeVec,
+    routes: Routes,
     refused: IntCounterVec,
     connections: IntGaugeVec,
     accepted: IntCounterVec,
@@ -56,29 +43,8 @@ impl Metrics {
             registry.register(Box::new(gauges.clone())).expect("registered once");
             gauges
         };
-        let histograms = |name: &str, help: &str, label: &str| {
-            let opts = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
-            let histograms = HistogramVec::new(opts, &[label]).expect("a valid name");
-            registry.register(Box::new(histograms.clone())).expect("registered once");
-            histograms
-        };
-        let duration = histograms(
-            "tollgate_http_request_duration_seconds",
-            "From the end of a request's head to the end of its response.",
-            "route",
-        );
-        let upstream_duration = histograms(
-            "tollgate_upstream_request_duration_seconds",
-            "From the beginning of an attempt to the head of its response.",
-            "upstream",
-        );
         let metrics = Self {
-            requests: counters(
-                "tollgate_http_requests_total",
-                "Requests answered, by us or by an upstream.",
-                &["listener", "route", "method", "code"],
-            ),
-            in_flight: gauges("tollgate_http_requests_in_flight", "Requests not yet answered.", &["route"]),
+            routes: Routes::default(),
             refused: counters(
                 "tollgate_refused_total",
                 "Requests and connections that we answered or ended ourselves.",
@@ -102,8 +68,6 @@ impl Metrics {
             ),
             reloads: counters("tollgate_config_reloads_total", "Reloads of the configuration.", &["result"]),
             upgrades: counters("tollgate_upgrades_total", "Hand-overs to a successor.", &["result"]),
-            duration,
-            upstream_duration,
             registry,
         };
         // Zeros from the start: a first failure that makes its series shows no increase.
@@ -145,14 +109,7 @@ impl Metrics {
         route: &Name,
         upstream: Option<&Name>,
     ) -> RouteMetrics {
-        RouteMetrics {
-            route: route.clone(),
-            in_flight: self.in_flight.with_label_values(&[&**route]),
-            duration: self.duration.with_label_values(&[&**route]),
-            upstream_duration: upstream.map(|upstream| self.upstream_duration.with_label_values(&[&**upstream])),
-            requests: self.requests.clone(),
-            children: listeners.map(|listener| (listener.clone(), Children::new())).collect(),
-        }
+        self.routes.route(listeners, route, upstream)
     }
 
     /// The counters of requests that no route took.
@@ -182,6 +139,7 @@ impl Metrics {
     /// Everything in Prometheus' text format; `add` brings what other rooms keep themselves.
     pub fn render(&self, add: impl FnOnce(&mut Scrape)) -> String {
         let mut scrape = Scrape::new(self.registry.gather());
+        self.routes.add_to(&mut scrape);
         add(&mut scrape);
         scrape.text()
     }
@@ -276,68 +234,12 @@ impl Drop for OpenConnection {
     }
 }
 
-/// What is counted for one route.
-#[derive(Debug)]
-pub struct RouteMetrics {
-    route: Name,
-    in_flight: IntGauge,
-    duration: Histogram,
-    upstream_duration: Option<Histogram>,
-    requests: IntCounterVec,
-    children: Vec<(Name, Children)>,
-}
-
-/// One counter a method and status, made when it is first counted.
-#[derive(Debug)]
-struct Children(Box<[[OnceLock<IntCounter>; METHODS.len()]]>);
-
-impl Children {
-    fn new() -> Self {
-        Self((0..CODES).map(|_| Default::default()).collect())
-    }
-}
-
-/// Counts as a request in flight until dropped.
-#[derive(Debug)]
-pub struct InFlight(IntGauge);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
-impl RouteMetrics {
-    /// A request begins.
-    pub fn start(&self) -> InFlight {
-        self.in_flight.inc();
-        InFlight(self.in_flight.clone())
-    }
-
-    /// The upstream's head came, so long after it was asked.
-    pub fn answered(&self, after: Duration) {
-        if let Some(upstream_duration) = &self.upstream_duration {
-            upstream_duration.observe(after.as_secs_f64());
-        }
-    }
-
-    /// A request ended with this status after this time.
-    pub fn finish(&self, listener: &Name, method: &Method, status: StatusCode, duration: Duration) {
-        self.duration.observe(duration.as_secs_f64());
-        let method = METHODS.iter().position(|name| *name == method.as_str()).unwrap_or(METHODS.len() - 1);
-        let code = usize::from(status.as_u16()).saturating_sub(100).min(CODES - 1);
-        let Some((_, children)) = self.children.iter().find(|(name, _)| name == listener) else {
-            return;
-        };
-        let child = children.0[code][method].get_or_init(|| {
-            self.requests.with_label_values(&[&**listener, &*self.route, METHODS[method], status.as_str()])
-        });
-        child.inc();
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use http::{Method, StatusCode};
+
     use super::*;
 
     #[test]

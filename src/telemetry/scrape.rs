@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use prometheus::core::Collector;
-use prometheus::proto::MetricFamily;
+use prometheus::proto::{Bucket, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, GaugeVec, Opts, TextEncoder};
 
 /// The families of one scrape.
@@ -58,6 +58,43 @@ impl Scrape {
             counters.with_label_values(&values).inc_by(value.as_secs_f64());
         }
         self.0.extend(counters.collect());
+    }
+
+    /// Adds a histogram with one label: for each of its values how many there were up to each bound, one number more for
+    /// those beyond, and the sum of all.
+    pub(super) fn durations<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        (label, bounds): (&str, &[f64]),
+        series: impl IntoIterator<Item = (&'a str, Vec<u64>, f64)>,
+    ) {
+        let series = series.into_iter().map(|(value, counts, sum)| {
+            let mut pair = LabelPair::default();
+            pair.set_name(label.to_owned());
+            pair.set_value(value.to_owned());
+            let mut below = 0;
+            let buckets = bounds.iter().zip(&counts).map(|(bound, count)| {
+                below += count;
+                let mut bucket = Bucket::default();
+                bucket.set_upper_bound(*bound);
+                bucket.set_cumulative_count(below);
+                bucket
+            });
+            let mut histogram = Histogram::default();
+            histogram.set_bucket(buckets.collect());
+            histogram.set_sample_count(counts.iter().sum());
+            histogram.set_sample_sum(sum);
+            let mut metric = Metric::from_label(vec![pair]);
+            metric.set_histogram(histogram);
+            metric
+        });
+        let mut family = MetricFamily::default();
+        family.set_name(name.to_owned());
+        family.set_help(help.to_owned());
+        family.set_field_type(MetricType::HISTOGRAM);
+        family.set_metric(series.collect());
+        self.0.push(family);
     }
 
     pub(super) fn text(mut self) -> String {

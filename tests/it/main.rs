@@ -24,6 +24,7 @@ mod overload; // too much of everything: who waits, who is told to come back, an
 mod proxy_protocol; // whom balancers speak for, and who is believed
 mod resumption; // sessions that go on: over reloads and upgrades, and never where they must not
 mod retry; // what is sent again, and what never is
+mod reuse; // which connections to upstreams carry another request, and which never
 mod routing; // which route takes a request, and what becomes of it
 mod secrets; // what proves who calls stands in no log
 mod sentinel; // how much, for a fleet whose store is wherever sentinels say

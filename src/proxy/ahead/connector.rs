@@ -1,4 +1,4 @@
-//! Connections to HTTP/1 upstreams: Pingora's own, each as a stream of ours.
+//! Connections to HTTP/1 upstreams: Pingora's own, each as a stream of ours, and kept by us.
 
 use std::mem::ManuallyDrop;
 use std::sync::{Arc, LazyLock};
@@ -16,7 +16,8 @@ use pingora_error::Result;
 use pingora_proxy::{HttpProxy, ProxyServiceBuilder};
 
 use super::Budget;
-use super::stream::Counted;
+use super::pool::{Home, Pool};
+use super::stream::{Counted, Wire};
 use crate::proxy::Proxy;
 
 /// By this Pingora knows that a connection is made by our connector. It is never said on the wire.
@@ -29,10 +30,11 @@ pub(in crate::proxy) fn speak_http1(options: &mut PeerOptions) {
     }
 }
 
-/// Connects where Pingora would, and pools nothing: Pingora's HTTP/1 pool holds what is made here.
+/// Connects where Pingora would, unless a connection to the same peer rests. Pingora's own pool stays empty.
 pub struct Connector {
     transport: TransportConnector,
     budget: Arc<Budget>,
+    pool: Arc<Pool>,
 }
 
 impl Connector {
@@ -41,6 +43,7 @@ impl Connector {
         Self {
             transport: TransportConnector::new(Some(ConnectorOptions::from_server_conf(conf))),
             budget: Budget::of_one(workers),
+            pool: Pool::new(conf.upstream_keepalive_pool_size),
         }
     }
 
@@ -67,12 +70,17 @@ impl custom::Connector for Connector {
     type Session = ();
 
     async fn get_http_session<P: Peer + Send + Sync + 'static>(&self, peer: &P) -> Result<(Connection<()>, bool)> {
+        let home = Home { pool: Arc::clone(&self.pool), key: peer.reuse_hash(), keep: peer.idle_timeout() };
+        if let Some(wire) = self.pool.take(home.key, peer.address()) {
+            return Ok((Connection::Stream(Box::new(Counted::new(wire, home))), true));
+        }
         let mut peer = peer.clone();
         if let Some(options) = peer.get_mut_peer_options() {
             options.alpn = ALPN::H1;
         }
         let stream = self.transport.new_stream(&peer).await?;
-        Ok((Connection::Stream(Box::new(Counted::new(stream, Arc::clone(&self.budget)))), false))
+        let wire = Wire::new(stream, peer.address().clone(), Arc::clone(&self.budget));
+        Ok((Connection::Stream(Box::new(Counted::new(wire, home))), false))
     }
 
     async fn reused_http_session<P: Peer + Send + Sync + 'static>(&self, _: &P) -> Option<()> {

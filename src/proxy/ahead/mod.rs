@@ -9,6 +9,7 @@
 //! more streams wait for their clients, the shorter is the [`patience`](Budget::patience) with one that begins to.
 
 mod connector;
+mod pool;
 mod stream;
 
 use std::sync::Arc;
@@ -109,11 +110,13 @@ pub(super) struct Ahead {
     buffer: AtomicUsize,
     /// When a read gives up
     patience: Deadline,
+    /// Odd while there is a response: which it is
+    turn: AtomicUsize,
 }
 
-/// One response's use of a connection.
+/// One response's use of a connection, and which it is: the next may begin before this one's client has taken all.
 #[derive(Debug)]
-pub(super) struct Reading(Arc<Ahead>);
+pub(super) struct Reading(Arc<Ahead>, usize);
 
 impl Ahead {
     fn new(budget: Arc<Budget>) -> Arc<Self> {
@@ -128,6 +131,7 @@ impl Ahead {
             unsent_counted: AtomicUsize::default(),
             buffer: AtomicUsize::default(),
             patience: Deadline::default(),
+            turn: AtomicUsize::default(),
         })
     }
 
@@ -178,7 +182,18 @@ impl Drop for Ahead {
 impl Reading {
     /// That of the connection with this digest; only connections to HTTP/1 upstreams are counted.
     pub(super) fn begin(digest: Option<&Digest>) -> Option<Self> {
-        digest?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref::<Arc<Ahead>>().cloned().map(Self)
+        digest?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref::<Arc<Ahead>>().map(Self::of)
+    }
+
+    fn of(ahead: &Arc<Ahead>) -> Self {
+        let mut turn = ahead.turn.load(Ordering::Relaxed) + 1;
+        if turn.is_multiple_of(2) {
+            // The one before is not over.
+            ahead.rest();
+            turn += 1;
+        }
+        ahead.turn.store(turn, Ordering::Relaxed);
+        Self(Arc::clone(ahead), turn)
     }
 
     /// Reads fail from then on.
@@ -222,7 +237,10 @@ impl Reading {
 
 impl Drop for Reading {
     fn drop(&mut self) {
-        self.0.rest();
+        if self.0.turn.load(Ordering::Relaxed) == self.1 {
+            self.0.rest();
+            self.0.turn.store(self.1 + 1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -284,7 +302,7 @@ mod tests {
     }
 
     fn stall_for(budget: &Arc<Budget>, client: &Arc<Connection>) -> (Reading, Vec<Bytes>) {
-        let reading = Reading(Ahead::new(Arc::clone(budget)));
+        let reading = Reading::of(&Ahead::new(Arc::clone(budget)));
         let pieces = (0..10).map(|_| {
             let count = reading.0.next();
             reading.0.read(count);
@@ -345,7 +363,7 @@ mod tests {
     fn what_is_written_to_an_http_1_client_makes_room() {
         let budget = Budget::of_one(16);
         let _others: Vec<_> = (0..200).map(|_| stall(&budget)).collect();
-        let reading = Reading(Ahead::new(Arc::clone(&budget)));
+        let reading = Reading::of(&Ahead::new(Arc::clone(&budget)));
         let most = reading.0.next();
         reading.0.read(most);
         reading.pass_unsent(most, most);
@@ -355,9 +373,25 @@ mod tests {
     }
 
     #[test]
+    fn who_is_late_to_end_takes_nothing_from_who_came_next() {
+        let budget = Budget::of_one(1);
+        let ahead = Ahead::new(Arc::clone(&budget));
+        let first = Reading::of(&ahead);
+        ahead.read(1000);
+        let second = Reading::of(&ahead);
+        second.give_up_at(Instant::now());
+        ahead.read(500);
+        drop(first);
+        assert!(ahead.patience.at().is_some());
+        assert!((500..=1000).contains(&budget.held.load(Ordering::Relaxed)));
+        drop(second);
+        assert_eq!((ahead.patience.at(), budget.held.load(Ordering::Relaxed)), (None, 0));
+    }
+
+    #[test]
     fn all_is_given_back_at_the_end_whatever_of_it_was_framing() {
         let budget = Budget::of_one(1);
-        let reading = Reading(Ahead::new(Arc::clone(&budget)));
+        let reading = Reading::of(&Ahead::new(Arc::clone(&budget)));
         for _ in 0..100 {
             reading.0.read(1000);
             drop(reading.pass(Bytes::from_static(&[0; 700]), &client()));
