@@ -93,10 +93,11 @@ impl Unit {
     }
 
     fn kill(&self) {
-        for pid in process::serving(&self.file()) {
-            process::signal(pid, Signal::KILL);
+        let pids = process::serving(&self.file());
+        for pid in &pids {
+            process::signal(*pid, Signal::KILL);
         }
-        wait::until("all to be gone", || process::serving(&self.file()).is_empty());
+        wait::until("all to be gone", || pids.iter().all(|pid| process::is_gone(*pid)));
     }
 }
 

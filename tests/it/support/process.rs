@@ -110,6 +110,13 @@ pub(crate) fn serving(file: &Path) -> Vec<u32> {
     found.into_iter().map(|(_, pid)| pid).collect()
 }
 
+/// Whether a process and its threads have ended, waited for or not. One that is ending has no command line any more, but
+/// files that are still open and locked.
+pub(crate) fn is_gone(pid: u32) -> bool {
+    let is = |fields: &[String], at: usize, value: &str| fields.get(at).is_some_and(|field| field == value);
+    stat(pid).is_none_or(|fields| is(&fields, 0, "Z") && is(&fields, 17, "1"))
+}
+
 /// The process that a process is a child of.
 pub(crate) fn parent(pid: u32) -> Option<u32> {
     stat(pid)?.get(1)?.parse().ok()
