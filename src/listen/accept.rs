@@ -22,8 +22,9 @@ use super::stream::{Place, Stream};
 use super::transport::Transport;
 use super::worker::Workers;
 use super::{http1, http2};
-use crate::config::{Listener, Protocol};
+use crate::config::Protocol;
 use crate::http::{Connection, Reason};
+use crate::snapshot::Listener;
 
 /// First and longest pause when the process or the system is out of file descriptors or memory.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
@@ -59,12 +60,6 @@ pub(super) struct Serve<A> {
     pub(super) shutdown: ShutdownWatch,
 }
 
-impl<A> Clone for Serve<A> {
-    fn clone(&self) -> Self {
-        Self { app: Arc::clone(&self.app), shutdown: self.shutdown.clone() }
-    }
-}
-
 /// One listening socket, as one worker sees it.
 pub(super) struct Door {
     socket: AsyncFd<std::net::TcpListener>,
@@ -98,7 +93,7 @@ impl Door {
 
     /// Accepts until the drain begins, and then whoever is in the kernel's queue already: nobody else would answer them.
     #[expect(clippy::disallowed_methods, reason = "the worker owns its acceptors; the drain waits for them")]
-    pub(super) fn watch<A: HttpServerApp + Send + Sync + 'static>(self, serve: Serve<A>) {
+    pub(super) fn watch<A: HttpServerApp + Send + Sync + 'static>(self, serve: Arc<Serve<A>>) {
         let acceptor = self.listening.drain.acceptor();
         tokio::spawn(async move {
             tokio::select! {
@@ -113,7 +108,7 @@ impl Door {
         });
     }
 
-    async fn accept_all<A: HttpServerApp + Send + Sync + 'static>(&self, serve: &Serve<A>) {
+    async fn accept_all<A: HttpServerApp + Send + Sync + 'static>(&self, serve: &Arc<Serve<A>>) {
         let mut pause = BACKOFF.0;
         loop {
             match self.accept().await {
@@ -138,7 +133,7 @@ impl Door {
     }
 
     /// Accepts until the queue is empty. Asks the kernel itself: what the runtime knows of the socket may be older.
-    async fn accept_rest<A: HttpServerApp + Send + Sync + 'static>(&self, serve: &Serve<A>) {
+    async fn accept_rest<A: HttpServerApp + Send + Sync + 'static>(&self, serve: &Arc<Serve<A>>) {
         while let Ok(permit) = Arc::clone(&self.listening.capacity).acquire_owned().await {
             match take(self.socket.get_ref()) {
                 Ok(accepted) => self.pass_on(accepted, permit, serve),
@@ -168,7 +163,7 @@ impl Door {
         &self,
         (tcp, peer): Taken,
         permit: OwnedSemaphorePermit,
-        serve: &Serve<A>,
+        serve: &Arc<Serve<A>>,
     ) {
         let listening = Arc::clone(&self.listening);
         let place = Place {
@@ -200,62 +195,58 @@ impl<A: HttpServerApp + Send + Sync + 'static> Serve<A> {
         clippy::disallowed_methods,
         reason = "a connection owns its task and ends with it; the drain waits for it"
     )]
-    pub(super) fn begin(&self, accepted: Accepted) {
-        let serve = self.clone();
-        tokio::spawn(async move { serve.connection(accepted).await });
+    pub(super) fn begin(self: &Arc<Self>, accepted: Accepted) {
+        tokio::spawn(Arc::clone(self).connection(accepted));
     }
 
-    async fn connection(&self, accepted: Accepted) {
-        let Accepted { tcp, ends: (peer, local), place, listening } = accepted;
-        let Ok(tcp) = TcpStream::from_std(tcp) else {
-            return listening.metrics.accept_failed();
-        };
-        // A socket that listens at every address does not know at which of them it was called.
-        let local = if local.ip().is_unspecified() { tcp.local_addr() } else { Ok(local) };
-        if let Ok(local) = local {
-            self.serve(tcp, (peer, local), place, &listening).await;
-        }
-    }
-
-    async fn serve(&self, mut tcp: TcpStream, ends: (SocketAddr, SocketAddr), mut place: Place, listening: &Listening) {
-        let snapshot = listening.live.load_full();
-        let Some(listener) = snapshot.listener(&listening.name) else {
-            return;
-        };
-        let Some(arrival) = arrival::admit(&mut tcp, ends, &listener.spec, &snapshot, listening).await else {
-            return;
-        };
-        let Arrival { ends, proxied, member } = arrival;
-        place.member = member;
-        let (transport, tls) = match &listener.tls {
-            None => (Transport::Plain(tcp), None),
-            Some(tls) => match shake_hands(tls, tcp, &listening.metrics).await {
-                Ok((transport, facts)) => (transport, Some(facts)),
-                Err(error) => {
-                    log::debug!("listener {}: TLS handshake with {}: {error}", listening.name, ends.peer);
-                    return;
-                }
-            },
-        };
-        let http2 =
-            tls.as_ref().is_some_and(|tls| tls.http2) || listener.spec.protocols.contains(&Protocol::Http2Cleartext);
-        if !http2 && !listener.spec.protocols.contains(&Protocol::Http1) {
-            listening.metrics.refuse(Reason::Unsupported);
-            return;
-        }
-        let listener = Arc::clone(listener);
-        // A long connection must not keep a whole snapshot alive.
-        drop(snapshot);
-        let mut connection = Connection::new(listening.name.clone(), ends, proxied, tls);
-        connection.http2 = http2;
-        let stream = stream(transport, connection, place);
-        let spec: &Listener = &listener.spec;
-        if http2 {
-            http2::serve(&self.app, Box::new(stream.opaque()), spec, listening, &self.shutdown).await;
+    async fn connection(self: Arc<Self>, accepted: Accepted) {
+        let listening = Arc::clone(&accepted.listening);
+        // Both apart: an idle connection would keep the room that a handshake took, and one of HTTP/1 that of HTTP/2.
+        let Some((stream, listener)) = Box::pin(arrive(accepted)).await else { return };
+        if stream.connection().http2 {
+            Box::pin(http2::serve(&self, stream, &listener.spec, &listening)).await;
         } else {
-            http1::serve(&self.app, Box::new(stream), spec, listening, &self.shutdown).await;
+            http1::serve(&self.app, stream, &listener.spec, &listening, &self.shutdown).await;
         }
     }
+}
+
+/// What a connection goes through before its first request. Nothing if it does not come so far.
+async fn arrive(accepted: Accepted) -> Option<(Box<Stream>, Arc<Listener>)> {
+    let Accepted { tcp, ends: (peer, local), mut place, listening } = accepted;
+    let Ok(mut tcp) = TcpStream::from_std(tcp) else {
+        listening.metrics.accept_failed();
+        return None;
+    };
+    // A socket that listens at every address does not know at which of them it was called.
+    let local = if local.ip().is_unspecified() { tcp.local_addr().ok()? } else { local };
+    let snapshot = listening.live.load_full();
+    let listener = snapshot.listener(&listening.name)?;
+    let Arrival { ends, proxied, member } =
+        arrival::admit(&mut tcp, (peer, local), &listener.spec, &snapshot, &listening).await?;
+    place.member = member;
+    let (transport, tls) = match &listener.tls {
+        None => (Transport::Plain(tcp), None),
+        Some(tls) => match shake_hands(tls, tcp, &listening.metrics).await {
+            Ok((transport, facts)) => (transport, Some(facts)),
+            Err(error) => {
+                log::debug!("listener {}: TLS handshake with {}: {error}", listening.name, ends.peer);
+                return None;
+            }
+        },
+    };
+    let http2 =
+        tls.as_ref().is_some_and(|tls| tls.http2) || listener.spec.protocols.contains(&Protocol::Http2Cleartext);
+    if !http2 && !listener.spec.protocols.contains(&Protocol::Http1) {
+        listening.metrics.refuse(Reason::Unsupported);
+        return None;
+    }
+    let mut connection = Connection::new(listening.name.clone(), ends, proxied, tls);
+    connection.http2 = http2;
+    let stream = stream(transport, connection, place);
+    let stream = if http2 { stream.opaque() } else { stream };
+    // The listener alone: a long connection must not keep a whole snapshot alive.
+    Some((Box::new(stream), Arc::clone(listener)))
 }
 
 /// The client left before it was accepted; the next may be fine.

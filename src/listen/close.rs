@@ -70,7 +70,8 @@ async fn close(closing: Closing) {
 }
 
 async fn discard(transport: &mut Transport) -> io::Result<()> {
-    let mut sink = [0; 4096];
+    // Not in the future itself, which is moved about before it is anywhere.
+    let mut sink = vec![0; 4096];
     let mut left = LINGER_BYTES;
     loop {
         match transport.read(&mut sink).await? {

@@ -11,12 +11,12 @@ use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, default_h2_options, handshake};
 use pingora_core::protocols::{Digest, GetProxyDigest};
-use pingora_core::server::ShutdownWatch;
 use pingora_error::Result;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::Listening;
+use super::accept::Serve;
 use super::alarm::Alarm;
 use super::head::{self, HeadLimits};
 use super::refusal;
@@ -61,11 +61,10 @@ fn options(spec: &Listener) -> H2Options {
 
 /// Serves streams until the connection ends. While draining, the client is told by GOAWAY and what it began is finished.
 pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
-    app: &Arc<A>,
+    serve: &Arc<Serve<A>>,
     mut stream: Box<Stream>,
     spec: &Listener,
     listening: &Listening,
-    shutdown: &ShutdownWatch,
 ) {
     let spent = Arc::new(Notify::new());
     stream.allow_frames(Arc::clone(&spent));
@@ -105,7 +104,7 @@ pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
                 break Some(Reason::ConcurrencyLimited);
             }
             Ok(Some(H2Accept::Session(session))) => match head::check(session.req_header(), limits) {
-                Ok(()) => spawn(app, session, shutdown, active.start()),
+                Ok(()) => spawn(serve, Box::new(session), active.start()),
                 Err(reason) => {
                     listening.metrics.refuse(reason);
                     malformed += 1;
@@ -137,18 +136,17 @@ pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
 
 #[expect(clippy::disallowed_methods, reason = "the connection waits for its requests")]
 fn spawn<A: HttpServerApp + Send + Sync + 'static>(
-    app: &Arc<A>,
-    mut session: HttpSession,
-    shutdown: &ShutdownWatch,
+    serve: &Arc<Serve<A>>,
+    mut session: Box<HttpSession>,
     guard: ActiveGuard,
 ) {
-    let app = Arc::clone(app);
-    let shutdown = shutdown.clone();
+    let serve = Arc::clone(serve);
     // Where many requests share a connection, each has a deadline of its own.
     let deadline = Arc::<Deadline>::default();
     session.req_header_mut().extensions_mut().insert(Arc::clone(&deadline));
     tokio::spawn(async move {
-        within(&deadline, app.process_new_http(ServerSession::new_http2(session), &shutdown)).await;
+        let session = ServerSession::new_http2(*session);
+        within(&deadline, serve.app.process_new_http(session, &serve.shutdown)).await;
         drop(guard);
     });
 }

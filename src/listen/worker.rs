@@ -142,13 +142,13 @@ impl<A: HttpServerApp + Send + Sync + 'static> Worker<A> {
 
     async fn work(self, started: oneshot::Sender<io::Result<()>>) {
         let Self { index, app, workers, mut arrivals, sockets, shutdown, mut tether } = self;
-        let serve = accept::Serve { app, shutdown };
+        let serve = Arc::new(accept::Serve { app, shutdown });
         let doors: io::Result<Vec<_>> = sockets
             .into_iter()
             .map(|(socket, listening)| Door::open(socket, listening, Arc::clone(&workers), index))
             .collect();
         match doors {
-            Ok(doors) => doors.into_iter().for_each(|door| door.watch(serve.clone())),
+            Ok(doors) => doors.into_iter().for_each(|door| door.watch(Arc::clone(&serve))),
             Err(error) => return drop(started.send(Err(error))),
         }
         // Whoever started this has given up waiting: the process is about to end.

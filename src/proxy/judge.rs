@@ -79,8 +79,8 @@ async fn filters(
     let is_upgrade = session.is_upgrade_req();
     let copied;
     let (header, client) = if snapshot.may_wait {
-        copied = session.req_header().clone();
-        (&copied, Some(session))
+        copied = Box::new(session.req_header().clone());
+        (&*copied, Some(session))
     } else {
         (session.req_header(), None)
     };
@@ -118,8 +118,7 @@ impl Arrived<'_> {
         let length = header.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let verdict = {
             let passage = &mut passage;
-            let mut verdict =
-                pin!(route.filters.on_request(&request, length, parameters.as_slice(), ctx.clock, passage));
+            let mut verdict = pin!(route.filters.on_request(&request, length, &parameters, ctx.clock, passage));
             match client.filter(|_| route.filters.may_wait()) {
                 None => verdict.await,
                 Some(client) => {

@@ -20,9 +20,6 @@ use self::tree::Tree;
 use crate::config::{self, HostPattern, Name, Problem};
 use crate::http::Request;
 
-/// Parameters a path may have.
-pub const MAX_PARAMETERS: usize = 16;
-
 /// Finds the route of a request. Generic in what a route is: it knows nothing of filters or upstreams.
 #[derive(Debug)]
 pub struct Router<T> {
@@ -35,13 +32,12 @@ pub struct Router<T> {
 
 /// The answer of [`Router::find`].
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "lives on the stack for a moment: a box would cost each request more")]
 pub enum Found<'r, 'p, T> {
     /// This route takes it
     Route {
         /// What the route is
         target: &'r T,
-        /// What its path names
+        /// What its path names, in the order of the path
         parameters: Parameters<'r, 'p>,
     },
     /// No route takes this host and path
@@ -53,33 +49,14 @@ pub enum Found<'r, 'p, T> {
     },
 }
 
-/// The parameters of a path, by name. Lives on the stack.
-#[derive(Clone, Copy, Debug)]
-pub struct Parameters<'r, 'p> {
-    pairs: [(&'r str, &'p str); MAX_PARAMETERS],
-    len: usize,
-}
-
-impl<'r, 'p> Parameters<'r, 'p> {
-    fn new(names: &'r [String], values: &[&'p str]) -> Self {
-        let mut pairs = [("", ""); MAX_PARAMETERS];
-        for ((pair, name), value) in pairs.iter_mut().zip(names).zip(values) {
-            *pair = (name, value);
-        }
-        Self { pairs, len: names.len().min(values.len()) }
-    }
-
-    /// Names and values, in the order of the path.
-    pub fn as_slice(&self) -> &[(&'r str, &'p str)] {
-        &self.pairs[..self.len]
-    }
-}
+/// The parameters of a path, by name: mostly none, for which nothing is allocated.
+pub type Parameters<'r, 'p> = Vec<(&'r str, &'p str)>;
 
 impl<T> Router<T> {
     /// Places every route.
     ///
     /// # Errors
-    /// Ties, and paths with too many parameters.
+    /// Ties.
     pub fn build<'a>(routes: impl IntoIterator<Item = (Name, &'a config::Route, T)>) -> Result<Self, Vec<Problem>> {
         let mut router =
             Self { targets: Vec::new(), exact: HashMap::new(), wildcard: HashMap::new(), any: Tree::default() };
@@ -110,7 +87,7 @@ impl<T> Router<T> {
         let mut refused = Vec::new();
         for tree in self.trees(request.host) {
             if let Some((entry, values)) = tree.find(listener, request, &mut refused) {
-                let parameters = Parameters::new(entry.parameters(), values.as_slice());
+                let parameters = entry.parameters().iter().map(String::as_str).zip(values).collect();
                 return Found::Route { target: &self.targets[entry.index()], parameters };
             }
         }

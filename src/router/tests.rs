@@ -80,7 +80,7 @@ fn ask(router: &Router<String>, method: &Method, host: &str, path: &str) -> Stri
     };
     match router.find("http", &request) {
         Found::Route { target, parameters } => {
-            parameters.as_slice().iter().fold(target.clone(), |text, (name, value)| format!("{text} {name}={value}"))
+            parameters.iter().fold(target.clone(), |text, (name, value)| format!("{text} {name}={value}"))
         }
         Found::NoRoute => "404".to_owned(),
         Found::MethodNotAllowed { allow } => format!("405 {}", allow.to_str().expect("ASCII")),

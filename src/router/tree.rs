@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use http::Method;
 
-use super::MAX_PARAMETERS;
 use super::entry::{Entry, Verdict};
 use crate::config::{PathPattern, Pattern, Problem, RoutePath, Segment};
 use crate::http::Request;
@@ -30,31 +29,6 @@ struct Node {
     below: Vec<Entry>,
 }
 
-/// The values of a path's parameters, in order. Lives on the stack.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Values<'p> {
-    values: [&'p str; MAX_PARAMETERS],
-    len: usize,
-}
-
-impl<'p> Values<'p> {
-    fn new() -> Self {
-        Self { values: [""; MAX_PARAMETERS], len: 0 }
-    }
-
-    fn with(mut self, value: &'p str) -> Self {
-        if let Some(place) = self.values.get_mut(self.len) {
-            *place = value;
-            self.len += 1;
-        }
-        self
-    }
-
-    pub(super) fn as_slice(&self) -> &[&'p str] {
-        &self.values[..self.len]
-    }
-}
-
 /// Which routes of a node are asked, and how deep the node must be.
 #[derive(Clone, Copy)]
 enum Kind {
@@ -68,6 +42,8 @@ struct Search<'r, 'q, 'p> {
     request: &'q Request<'p>,
     refused: &'q mut Vec<&'r Method>,
     kind: Kind,
+    /// Those of the parameters on the way to where the search is
+    values: Vec<&'p str>,
 }
 
 impl Tree {
@@ -80,9 +56,6 @@ impl Tree {
     }
 
     fn insert_path(&mut self, pattern: &PathPattern, entry: Entry) -> Result<(), Problem> {
-        if entry.parameters().len() > MAX_PARAMETERS {
-            return Err(Problem::new("path", format!("a path can have {MAX_PARAMETERS} parameters at most")));
-        }
         let mut node = &mut self.root;
         for segment in &pattern.segments {
             node = match segment {
@@ -122,31 +95,31 @@ impl Tree {
         Ok(())
     }
 
-    /// The most specific route that takes the request. Methods of routes that differ only in that are noted.
+    /// The most specific route that takes the request, and the values of its path's parameters in their order. Methods
+    /// of routes that differ only in that are noted.
     pub(super) fn find<'r, 'p>(
         &'r self,
         listener: &str,
         request: &Request<'p>,
         refused: &mut Vec<&'r Method>,
-    ) -> Option<(&'r Entry, Values<'p>)> {
+    ) -> Option<(&'r Entry, Vec<&'p str>)> {
         let path = request.path.strip_prefix('/')?;
-        let mut search = Search { listener, request, refused, kind: Kind::Exact };
-        search
-            .walk(&self.root, Some(path), 0, Values::new())
+        let mut search = Search { listener, request, refused, kind: Kind::Exact, values: Vec::new() };
+        let entry = search
+            .walk(&self.root, Some(path), 0)
             .or_else(|| {
                 // The longest first. Deeper than the path has segments nothing can match, and deeper than the patterns
                 // nothing is: a path of slashes costs no more than another.
                 (0..=path.split('/').count().min(self.deepest)).rev().find_map(|depth| {
                     search.kind = Kind::Below { depth };
-                    search.walk(&self.root, Some(path), 0, Values::new())
+                    search.walk(&self.root, Some(path), 0)
                 })
             })
             .or_else(|| {
                 let mut matching = self.regexes.iter().filter(|(_, pattern, _)| pattern.0.is_match(request.path));
-                matching
-                    .find_map(|(.., entry)| search.judge(std::slice::from_ref(entry)))
-                    .map(|entry| (entry, Values::new()))
-            })
+                matching.find_map(|(.., entry)| search.judge(std::slice::from_ref(entry)))
+            })?;
+        Some((entry, search.values))
     }
 }
 
@@ -154,29 +127,26 @@ impl<'r, 'p> Search<'r, '_, 'p> {
     /// Follows the path down; a literal before a parameter, and back where neither leads to a route.
     ///
     /// A node is reached in one way only, so a lookup visits each at most once.
-    fn walk(
-        &mut self,
-        node: &'r Node,
-        rest: Option<&'p str>,
-        depth: usize,
-        values: Values<'p>,
-    ) -> Option<(&'r Entry, Values<'p>)> {
+    fn walk(&mut self, node: &'r Node, rest: Option<&'p str>, depth: usize) -> Option<&'r Entry> {
         match self.kind {
-            Kind::Exact if rest.is_none() => return self.judge(&node.exact).map(|entry| (entry, values)),
-            Kind::Below { depth: wanted } if depth == wanted => {
-                return self.judge(&node.below).map(|entry| (entry, values));
-            }
+            Kind::Exact if rest.is_none() => return self.judge(&node.exact),
+            Kind::Below { depth: wanted } if depth == wanted => return self.judge(&node.below),
             _ => {}
         }
         let (segment, rest) = match rest?.split_once('/') {
             Some((segment, rest)) => (segment, Some(rest)),
             None => (rest?, None),
         };
-        if let Some(found) = node.literals.get(segment).and_then(|next| self.walk(next, rest, depth + 1, values)) {
+        if let Some(found) = node.literals.get(segment).and_then(|next| self.walk(next, rest, depth + 1)) {
             return Some(found);
         }
         let next = node.parameter.as_ref().filter(|_| !segment.is_empty())?;
-        self.walk(next, rest, depth + 1, values.with(segment))
+        self.values.push(segment);
+        let found = self.walk(next, rest, depth + 1);
+        if found.is_none() {
+            self.values.pop();
+        }
+        found
     }
 
     fn judge(&mut self, entries: &'r [Entry]) -> Option<&'r Entry> {
