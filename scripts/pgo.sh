@@ -35,7 +35,8 @@ profiles=$PWD/target/pgo/profiles
 rm -rf "$profiles"
 mkdir -p "$profiles"
 # A target is named so that the flags do not reach build scripts and macros. In the older form of symbols BOLT takes
-# every module whose name begins with "warm" or "cold" for a piece of a function.
+# every module whose name begins with "warm" or "cold" for a piece of a function. Settings of the release profile must be
+# the same each time: names of functions carry a hash of them, and the profile finds functions by their names.
 build() {
     RUSTFLAGS="-Csymbol-mangling-version=v0 $1" \
         cargo build --release --target "$host" --target-dir "$2" --package tollgate
@@ -61,6 +62,7 @@ say "3 of 5: the binary"
 build "-Cprofile-use=$profiles/merged.profdata${bolt:+ -Clink-arg=-Wl,--emit-relocs}" target/pgo/laid-out
 binary=target/pgo/laid-out/$host/release/tollgate
 # Moves its code by how it runs: what is run together lies together, and a branch that is seldom taken lies elsewhere.
+# Lines of the source could be moved as well, but not so that valgrind reads them; what panics names its line all the same.
 move() {
     say "4 of 5: load for BOLT"
     "$bolt" "$binary" -o target/pgo/tracing --instrument --instrumentation-file="$profiles/bolt" \
@@ -68,7 +70,8 @@ move() {
         load target/pgo/tracing && "$gather" "$profiles"/bolt.*.fdata > "$profiles/merged.fdata" &&
         say "5 of 5: the binary, moved" &&
         "$bolt" "$binary" -o target/pgo/tollgate --data="$profiles/merged.fdata" --reorder-blocks=ext-tsp \
-            --reorder-functions=cdsort --split-functions --split-all-cold --split-eh --icf=safe --update-debug-sections &&
+            --reorder-functions=cdsort --split-functions --split-all-cold --split-eh --icf=safe &&
+        "${merge/profdata/objcopy}" --strip-debug target/pgo/tollgate &&
         target/pgo/tollgate --version
 }
 if [[ -z $bolt ]]; then
