@@ -206,7 +206,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Serve<A> {
         if stream.connection().http2 {
             Box::pin(http2::serve(&self, stream, &listener.spec, &listening)).await;
         } else {
-            http1::serve(&self.app, stream, &listener.spec, &listening, &self.shutdown).await;
+            http1::serve(&self, stream, &listener.spec, &listening).await;
         }
     }
 }

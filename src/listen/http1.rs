@@ -4,15 +4,14 @@
 //! deadline.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::server::ShutdownWatch;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout_at};
 
+use super::accept::Serve;
 use super::head::{self, Head, HeadLimits};
 use super::stream::Stream;
 use super::{Listening, refusal};
@@ -46,11 +45,10 @@ impl From<Reason> for End {
 
 /// Serves requests until the connection ends.
 pub(super) async fn serve<A: HttpServerApp>(
-    app: &Arc<A>,
+    serve: &Serve<A>,
     mut stream: Box<Stream>,
     spec: &Listener,
     listening: &Listening,
-    shutdown: &ShutdownWatch,
 ) {
     let mut first = true;
     loop {
@@ -65,7 +63,7 @@ pub(super) async fn serve<A: HttpServerApp>(
         }
         first = false;
         let session = ServerSession::new_http1(stream);
-        let Some(reused) = app.process_new_http(session, shutdown).await else {
+        let Some(reused) = serve.app.process_new_http(session, &serve.shutdown).await else {
             return;
         };
         let (reused, _) = reused.consume();
