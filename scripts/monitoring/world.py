@@ -3,6 +3,7 @@
 import http.client
 import http.server
 import json
+import random
 import socket
 import ssl
 import threading
@@ -12,11 +13,16 @@ import time
 JWKS = {"keys": [{"kty": "EC", "crv": "P-256", "kid": "one", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
                   "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}
 
+# Below those that the kernel gives by itself: nobody comes by one of these before it is used.
+PORTS = iter(random.sample(range(12_000, 32_000), 1_000))
+
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    for port in PORTS:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+    raise RuntimeError("no port is free")
 
 
 class Service(http.server.ThreadingHTTPServer):

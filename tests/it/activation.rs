@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SocketType};
 use tempfile::TempDir;
 
 use crate::support::process::{self, Output, Signal};
-use crate::support::{Request, Tollgate, wait};
+use crate::support::{Request, ports, wait};
 
 /// What the shell makes of its standard input and output before it becomes the gateway.
 const ONE: &str = "exec 3<&0 < /dev/null > /dev/null; LISTEN_PID=${FOR:-$$} exec \"$@\"";
@@ -35,7 +35,7 @@ impl Unit {
             "version = 1\n[server]\nruntime_dir = \"{}\"\n[admin]\naddress = \"{}\"\n[listeners.http]\naddresses = [{}]\n\
              [routes.main]\nauth = \"none\"\nrespond = {{ body = \"activated\" }}\n",
             unit.directory.path().join("run").display(),
-            Tollgate::free_address(),
+            ports::claim(),
             addresses.join(", "),
         );
         fs::write(unit.file(), text).expect("written");

@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 use super::support::certs::Ca;
 use super::support::process::resident;
 use super::support::raw::expect_no_answer;
-use super::support::{Origin, Raw, Tollgate, open_to, wait};
+use super::support::{Origin, Raw, Tollgate, open_to, ports, wait};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a.example\r\n\r\n";
 
@@ -47,7 +47,7 @@ fn refused(listener: &str) -> String {
 
 #[test]
 fn one_address_has_as_many_as_it_may_and_others_have_theirs() {
-    let six = format!("[listeners.http]\n[listeners.six]\naddress = \"[::1]:{}\"\n", Tollgate::free_address().port());
+    let six = format!("[listeners.http]\n[listeners.six]\naddress = \"[::1]:{}\"\n", ports::claim().port());
     let tollgate = Tollgate::with(&capped(3, &six));
     let mut mine: Vec<_> = (0..3).map(|_| held(&tollgate, "http")).collect();
     for _ in 0..2 {

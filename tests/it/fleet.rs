@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::support::certs::Ca;
 use crate::support::process::Signal;
 use crate::support::redis::{Redis, port_line};
-use crate::support::{Client, Tollgate, wait};
+use crate::support::{Client, Tollgate, ports, wait};
 
 /// A limit with a store, and a route under it that answers by itself.
 fn text(rate: &str, url: &str, more: &str) -> String {
@@ -250,7 +250,7 @@ fn tls_lines(directory: &Path, addr: SocketAddr, ca: &Ca, clients: &str) -> Stri
 fn a_store_is_verified_by_its_certificate() {
     let (ca, other) = (Ca::new("fleet"), Ca::new("other"));
     let directory = tempfile::tempdir().expect("a directory");
-    let addr = Tollgate::free_address();
+    let addr = ports::claim();
     let Some(_redis) = Redis::start(&tls_lines(directory.path(), addr, &ca, "no")) else { return };
     for (trusted, answers) in [(&ca, 1.0), (&other, 0.0)] {
         let text = text(FEW, &format!("rediss://{addr}"), &format!("{STRICT}\nredis_ca_file = \"trusted.pem\""));
@@ -264,7 +264,7 @@ fn a_store_is_verified_by_its_certificate() {
 fn a_store_that_asks_for_a_certificate_is_shown_ours_and_its_renewal() {
     let (ca, other) = (Ca::new("fleet"), Ca::new("other"));
     let directory = tempfile::tempdir().expect("a directory");
-    let addr = Tollgate::free_address();
+    let addr = ports::claim();
     let Some(_redis) = Redis::start(&tls_lines(directory.path(), addr, &ca, "yes")) else { return };
     let more = format!(
         "{STRICT}\nredis_ca_file = \"ca.pem\"\nredis_client_cert_file = \"gate.pem\"\n\
@@ -311,7 +311,7 @@ fn three_gateways_hold_one_limit_while_its_server_dies_and_comes_back() {
     const RATE: f64 = 100.0;
     const BURST: usize = 60;
     for (mode, decision, ahead) in [("strict", "deny", 0.0), ("batched", "deny", 0.1), ("batched", "local", 0.1)] {
-        let addr = Tollgate::free_address();
+        let addr = ports::claim();
         let Some(mut redis) = Redis::start(&port_line(addr, false)) else { return };
         let more = format!("redis_mode = \"{mode}\"\nredis_timeout = \"2s\"\non_store_failure = \"{decision}\"");
         let limit = format!("rate = \"{RATE}/s\"\nburst = {BURST}");

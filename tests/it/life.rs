@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::support::process::{self, Signal};
-use crate::support::{Client, Gate, Origin, Request, Tollgate, open_to, wait};
+use crate::support::{Client, Gate, Origin, Request, Tollgate, open_to, ports, wait};
 
 #[test]
 fn it_serves_logs_and_counts() {
@@ -151,7 +151,7 @@ fn usr1_reopens_the_access_log() {
 
 #[test]
 fn a_health_address_serves_probes_and_metrics_alone() {
-    let port = Tollgate::free_address();
+    let port = ports::claim();
     let tollgate = Tollgate::with(&format!(
         "[admin]\nhealth_address = \"{port}\"\n[routes.main]\nauth = \"none\"\nrespond = {{ body = \"\" }}\n"
     ));

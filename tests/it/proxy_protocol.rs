@@ -8,7 +8,7 @@ use super::support::certs::{Ca, Identity};
 use super::support::h2::H2Client;
 use super::support::message::Response;
 use super::support::raw::expect_no_answer;
-use super::support::{Client, Origin, Raw, Request, Tollgate, wait, websocket};
+use super::support::{Client, Origin, Raw, Request, Tollgate, ports, wait, websocket};
 
 const TRUSTING: &str = "[server]\ntrusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]\n";
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a.example\r\n\r\n";
@@ -353,9 +353,6 @@ fn an_upstream_is_told_whom_a_websocket_is_for() {
     assert_eq!(socket.read().expect("an echo").into_text().expect("text").as_str(), "hello");
 }
 
-/// How often HAProxy is started at most.
-const STARTS: usize = 5;
-
 /// A balancer that is nobody's of ours: it has to be understood as it is.
 #[test]
 fn haproxy_is_understood() {
@@ -384,13 +381,9 @@ fn haproxy_is_understood() {
             tollgate.path("both.pem").display()
         )
     };
-    // A port may be taken by another test before HAProxy has it; it then leaves at once.
-    let (_haproxy, [one, two, through, ended]) = (0..STARTS)
-        .find_map(|_| {
-            let addresses = std::array::from_fn(|_| Tollgate::free_address());
-            Some((haproxy(program, &tollgate, &config(addresses), addresses[3])?, addresses))
-        })
-        .expect("ports that nobody else takes");
+    let addresses = std::array::from_fn(|_| ports::claim());
+    let _haproxy = haproxy(program, &tollgate, &config(addresses), addresses[3]);
+    let [one, two, through, ended] = addresses;
 
     let trusting = || ca.trusting(&["http/1.1"]);
     for (request, version, scheme) in [
@@ -416,19 +409,21 @@ fn haproxy_is_understood() {
     assert_eq!(tollgate.metric("tollgate_refused_total"), None);
 }
 
-/// Starts HAProxy; it listens at `last` too once it listens at all. Nothing if it has left.
-fn haproxy(program: &str, tollgate: &Tollgate, config: &str, last: SocketAddr) -> Option<Ended> {
+/// Starts HAProxy; it listens at `last` too once it listens at all.
+fn haproxy(program: &str, tollgate: &Tollgate, config: &str, last: SocketAddr) -> Ended {
     let file = tollgate.path("haproxy.cfg");
     std::fs::write(&file, config).expect("written");
-    let log = std::fs::File::create(tollgate.path("haproxy.log")).expect("a file");
+    let log = tollgate.path("haproxy.log");
     let mut command = Command::new(program);
-    command.arg("-db").arg("-f").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    command.arg("-db").arg("-f").arg(&file).stdin(Stdio::null()).stdout(Stdio::null());
+    command.stderr(std::fs::File::create(&log).expect("a file"));
     let mut haproxy = Ended(command.spawn().expect("it is installed"));
-    wait::some("haproxy to listen or to leave", || {
-        let has_left = haproxy.0.try_wait().expect("a child").is_some();
-        (has_left || std::net::TcpStream::connect(last).is_ok()).then_some(!has_left)
-    })
-    .then_some(haproxy)
+    wait::until("haproxy to listen", || {
+        let ended = haproxy.0.try_wait().expect("a child");
+        assert_eq!(ended, None, "{}", std::fs::read_to_string(&log).expect("a file"));
+        std::net::TcpStream::connect(last).is_ok()
+    });
+    haproxy
 }
 
 /// Ends a program with the test.

@@ -2,7 +2,7 @@
 
 use crate::support::certs::Ca;
 use crate::support::process::Signal;
-use crate::support::{Client, Origin, Request, Tollgate, open_to, wait};
+use crate::support::{Client, Origin, Request, Tollgate, open_to, ports, wait};
 
 /// A route that answers by itself.
 const HERE: &str = "[routes.main]\nauth = \"none\"\nrespond = { body = \"first\" }\n";
@@ -139,7 +139,7 @@ fn buckets_survive_a_reload_that_does_not_change_their_limit() {
 #[test]
 fn what_cannot_change_in_place_is_refused_by_name_with_everything_else() {
     let tollgate = Tollgate::with(&format!("[server]\nthreads = 2\n{HERE}"));
-    let free = Tollgate::free_address();
+    let free = ports::claim();
     tollgate.edit(|text| {
         *text = text
             .replace("threads = 2", "threads = 3")
@@ -157,7 +157,7 @@ fn what_cannot_change_in_place_is_refused_by_name_with_everything_else() {
 #[test]
 fn a_listener_that_is_new_or_gone_needs_an_upgrade_too() {
     let tollgate = Tollgate::with(HERE);
-    let free = Tollgate::free_address();
+    let free = ports::claim();
     tollgate.edit(|text| text.push_str(&format!("[listeners.other]\naddress = \"{free}\"\n")));
     let stderr = tollgate.reload().failed(1);
     assert!(stderr.contains("listeners.other"), "{stderr}");

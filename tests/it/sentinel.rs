@@ -6,7 +6,7 @@ use std::thread;
 
 use crate::support::certs::Ca;
 use crate::support::redis::{Redis, port_line};
-use crate::support::{Tollgate, wait};
+use crate::support::{Tollgate, ports, wait};
 
 /// What the servers ask for, and what their sentinels do.
 const PASSWORD: &str = "hunter2";
@@ -43,7 +43,7 @@ struct Watched {
 
 impl Watched {
     fn start() -> Option<Self> {
-        let addrs = [(); 2].map(|()| Tollgate::free_address());
+        let addrs = [(); 2].map(|()| ports::claim());
         let config = |addr: SocketAddr| {
             format!(
                 "{}\nrequirepass {PASSWORD}\nmasterauth {PASSWORD}\nrepl-diskless-sync-delay 0\n\
@@ -55,7 +55,7 @@ impl Watched {
         let replica = Redis::start(&format!("{}\nreplicaof 127.0.0.1 {}", config(addrs[1]), addrs[0].port()))?;
         let told = || replica.ask(&format!("AUTH {PASSWORD}\r\nINFO replication"));
         wait::until("the replica to follow", || told().contains("master_link_status:up"));
-        let sentinel_addrs = [(); 3].map(|()| Tollgate::free_address());
+        let sentinel_addrs = [(); 3].map(|()| ports::claim());
         let start = |addr: SocketAddr| {
             Redis::start_sentinel(&format!(
                 "{}\nrequirepass {SENTINEL_PASSWORD}\nsentinel sentinel-pass {SENTINEL_PASSWORD}\n\
@@ -156,9 +156,9 @@ fn points_to(addr: SocketAddr) -> String {
 
 #[test]
 fn sentinels_are_asked_in_turn_until_one_knows() {
-    let addr = Tollgate::free_address();
+    let addr = ports::claim();
     let Some(_redis) = Redis::start(&port_line(addr, false)) else { return };
-    let (gone, silent) = (Tollgate::free_address(), scripted(String::new()));
+    let (gone, silent) = (ports::claim(), scripted(String::new()));
     let (ignorant, knowing) = (scripted("*-1\r\n".into()), scripted(points_to(addr)));
     let url = format!("redis+sentinel://{}/limits", list(&[gone, silent, ignorant, knowing]));
     let tollgate = Tollgate::with(&text(&url, ""));
@@ -168,7 +168,7 @@ fn sentinels_are_asked_in_turn_until_one_knows() {
 
 #[test]
 fn a_sentinel_that_lies_or_talks_nonsense_is_not_believed() {
-    let (master, writable) = (Tollgate::free_address(), Tollgate::free_address());
+    let (master, writable) = (ports::claim(), ports::claim());
     let Some(_master) = Redis::start(&port_line(master, false)) else { return };
     let config = format!("{}\nreplicaof 127.0.0.1 {}\nreplica-read-only no", port_line(writable, false), master.port());
     let Some(_replica) = Redis::start(&config) else { return };
@@ -207,7 +207,7 @@ fn sentinels_and_their_server_are_verified_and_shown_a_certificate() {
             ca.write(directory.path(), "ca.pem").display()
         )
     };
-    let (addr, sentinel_addr) = (Tollgate::free_address(), Tollgate::free_address());
+    let (addr, sentinel_addr) = (ports::claim(), ports::claim());
     let Some(_redis) = Redis::start(&tls(addr)) else { return };
     let monitor = format!("{}\nsentinel monitor limits 127.0.0.1 {} 1", tls(sentinel_addr), addr.port());
     let Some(_sentinel) = Redis::start_sentinel(&monitor) else { return };

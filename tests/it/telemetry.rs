@@ -12,7 +12,7 @@ use crate::support::certs::Ca;
 use crate::support::h2::H2Client;
 use crate::support::jwt::{AUDIENCE, ISSUER, JwksServer, Key};
 use crate::support::process::Signal;
-use crate::support::{Client, Origin, Raw, Request, Tollgate, open_to, wait, websocket};
+use crate::support::{Client, Origin, Raw, Request, Tollgate, open_to, ports, wait, websocket};
 
 /// Everything that can happen to a request, at two listeners.
 fn everything(origin: &Origin, issuer: &JwksServer) -> String {
@@ -60,7 +60,7 @@ fn everything(origin: &Origin, issuer: &JwksServer) -> String {
         "#,
         issuer.url(),
         origin.addr(),
-        Tollgate::free_address()
+        ports::claim()
     )
 }
 
@@ -297,7 +297,7 @@ fn a_line_says_what_the_page_about_it_says() {
 #[test]
 fn a_retried_request_is_one_line_that_says_how_often_and_where_it_ended() {
     let origin = Origin::replying("there");
-    let tollgate = Tollgate::with(&open_to(&[Tollgate::free_address(), origin.addr()]));
+    let tollgate = Tollgate::with(&open_to(&[ports::claim(), origin.addr()]));
     // Whose turn it is at first is not said; after two requests both were asked.
     let lines =
         [tollgate.get("/").send(), tollgate.get("/").send()].map(|response| tollgate.logged(&response.expect(200)));

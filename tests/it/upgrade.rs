@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::jwt;
 use crate::support::process::{self, Signal};
-use crate::support::{Client, Gate, Origin, Raw, Request, Tollgate, open_to, wait, websocket};
+use crate::support::{Client, Gate, Origin, Raw, Request, Tollgate, open_to, ports, wait, websocket};
 
 /// A route that answers by itself.
 const HERE: &str = "[routes.main]\nauth = \"none\"\nrespond = { body = \"first\" }\n";
@@ -52,7 +52,7 @@ fn the_successor_can_do_all_that_its_predecessor_could() {
 #[test]
 fn an_upgrade_takes_the_configuration_on_disk_with_its_listeners() {
     let tollgate = Tollgate::with(HERE);
-    let (old, new) = (tollgate.addr(), Tollgate::free_address());
+    let (old, new) = (tollgate.addr(), ports::claim());
     tollgate.edit(|text| {
         *text = text.replace(&old.to_string(), &new.to_string()).replace("\"first\"", "\"second\"");
     });

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::message::Response;
-use crate::support::{Client, Origin, Request, Tollgate, wait};
+use crate::support::{Client, Origin, Request, Tollgate, ports, wait};
 
 /// An upstream with these endpoints, as they are written in a list, and everything to it.
 fn to(endpoints: &str, more: &str) -> String {
@@ -282,7 +282,7 @@ fn a_connection_that_takes_too_long_is_told_from_one_that_is_refused() {
         "{}[upstreams.gone]\nendpoints = [\"{}\"]\n\
          [routes.gone]\npath = \"/gone\"\nauth = \"none\"\nupstream = \"gone\"\n",
         to(&format!("\"{addr}\""), "[upstreams.main.timeouts]\nconnect = \"200ms\""),
-        Tollgate::free_address()
+        ports::claim()
     ));
     failed(&tollgate, &tollgate.get("/").send(), 504, "connect_timeout", "connection_timeout");
     failed(&tollgate, &tollgate.get("/gone").send(), 502, "connect_failed", "connection_refused");
@@ -324,7 +324,7 @@ fn an_answer_that_stops_half_way_is_broken_off_where_the_client_can_see_it() {
 #[test]
 fn an_endpoint_that_refuses_is_avoided_and_the_client_does_not_notice() {
     let origin = Origin::replying("there");
-    let gone = Tollgate::free_address();
+    let gone = ports::claim();
     let tollgate = Tollgate::with(&to(&format!("\"{gone}\", \"{}\"", origin.addr()), ""));
     for _ in 0..20 {
         assert_eq!(tollgate.get("/").send().expect(200).text(), "there");

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 use super::process::is_installed;
-use super::{Tollgate, wait};
+use super::{ports, wait};
 
 /// A server that runs until it goes out of scope.
 pub(crate) struct Dns {
@@ -23,7 +23,7 @@ impl Dns {
             return None;
         }
         let directory = tempfile::Builder::new().prefix("dns-").tempdir().expect("a directory");
-        let addr = Tollgate::free_address();
+        let addr = ports::claim();
         let child = spawn(&directory, addr, zone);
         let dns = Self { directory, addr, child };
         dns.answers();

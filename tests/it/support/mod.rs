@@ -15,6 +15,7 @@ pub(crate) mod message;
 pub(crate) mod node;
 pub(crate) mod oidc;
 pub(crate) mod origin;
+pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod redis;

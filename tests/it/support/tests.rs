@@ -1,12 +1,15 @@
 //! The support, tested with itself.
 
+use std::collections::HashSet;
 use std::io;
+use std::net::TcpStream;
 
 use super::certs::Ca;
 use super::client::{Client, Request};
 use super::h2::{H2Client, H2Origin};
 use super::jwt::{JwksServer, Key};
 use super::origin::Origin;
+use super::ports;
 use super::raw::{Raw, exchange};
 use super::websocket;
 
@@ -172,4 +175,14 @@ fn a_jwks_server_rotates_and_fails_on_request() {
     server.fail(500);
     assert_eq!(ask().status(), 500);
     assert_eq!(server.hits(), 3);
+}
+
+#[test]
+fn a_port_is_claimed_once_and_nobody_listens_there() {
+    let claimed = [(); 50].map(|()| ports::claim());
+    assert_eq!(claimed.iter().collect::<HashSet<_>>().len(), claimed.len());
+    for addr in claimed {
+        let error = TcpStream::connect(addr).expect_err("nobody listens");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "{addr}");
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,11 +15,10 @@ use tempfile::TempDir;
 
 use super::client::Request;
 use super::message::Response;
+use super::ports;
 use super::process::{self, Output, Signal};
 use super::wait;
 
-/// How often ports are chosen anew when somebody else took one between our choice and the gateway's start.
-const STARTS: usize = 5;
 /// What `drain_timeout` is unless a test says otherwise.
 const DRAIN_TIMEOUT: &str = "10s";
 
@@ -71,11 +70,6 @@ impl Tollgate {
     pub(crate) fn prepared(text: &str) -> Prepared {
         let directory = tempfile::Builder::new().prefix("tollgate-").tempdir().expect("a directory");
         Prepared { directory, text: text.to_owned(), environment: Vec::new() }
-    }
-
-    /// An address for what a test configures itself.
-    pub(crate) fn free_address() -> SocketAddr {
-        Ports::default().next()
     }
 
     /// The address of the only listener.
@@ -357,25 +351,8 @@ impl Prepared {
 
     /// Starts it and waits until it serves; the error is how it ended instead.
     #[track_caller]
-    pub(crate) fn try_start(mut self) -> Result<Tollgate, Output> {
+    pub(crate) fn try_start(self) -> Result<Tollgate, Output> {
         process::adopt_orphans();
-        for _ in 1..STARTS {
-            match self.start_once() {
-                Ok(tollgate) => return Ok(tollgate),
-                Err(failure) => {
-                    let (output, again) = *failure;
-                    if !output.stderr.contains("in use") {
-                        return Err(output);
-                    }
-                    eprintln!("a port was taken before the gateway could have it: {}", output.stderr);
-                    self = again;
-                }
-            }
-        }
-        self.start_once().map_err(|failure| failure.0)
-    }
-
-    fn start_once(self) -> Result<Tollgate, Box<(Output, Self)>> {
         let completed = complete(&self.text, self.directory.path());
         let file = self.directory.path().join("tollgate.toml");
         fs::write(&file, &completed.text).expect("written");
@@ -393,9 +370,8 @@ impl Prepared {
             .stderr(log("stderr.log"))
             .spawn()
             .expect("the binary that was built");
-        let Prepared { directory, text, environment } = self;
         let mut tollgate = Tollgate {
-            directory,
+            directory: self.directory,
             programs,
             child,
             addresses: completed.addresses,
@@ -409,11 +385,7 @@ impl Prepared {
         });
         let Some(code) = ended else { return Ok(tollgate) };
         let read = |name: &str| so_far(&tollgate.path(name));
-        let output = Output { code: Some(code), stdout: read("stdout.log"), stderr: read("stderr.log") };
-        // What was prepared goes back; the directory outlives this attempt.
-        let fresh = TempDir::new().expect("a directory");
-        let directory = std::mem::replace(&mut tollgate.directory, fresh);
-        Err(Box::new((output, Self { directory, text, environment })))
+        Err(Output { code: Some(code), stdout: read("stdout.log"), stderr: read("stderr.log") })
     }
 }
 
@@ -437,7 +409,6 @@ struct Completed {
 fn complete(text: &str, directory: &Path) -> Completed {
     let table: toml::Table = text.parse().unwrap_or_else(|error| panic!("{error}\n{text}"));
     let mut text = text.to_owned();
-    let mut ports = Ports::default();
     let has = |path: &[&str]| {
         let (last, tables) = path.split_last().expect("a key");
         let mut table = Some(&table);
@@ -449,7 +420,7 @@ fn complete(text: &str, directory: &Path) -> Completed {
     let mut addresses = BTreeMap::new();
     let listeners = table.get("listeners").and_then(toml::Value::as_table).cloned().unwrap_or_default();
     if listeners.is_empty() {
-        let addr = ports.next();
+        let addr = ports::claim();
         add(&mut text, "listeners.http", &format!("address = \"{addr}\""));
         addresses.insert("http".to_owned(), addr);
     }
@@ -458,7 +429,7 @@ fn complete(text: &str, directory: &Path) -> Completed {
             Some(written) => written.parse().expect("an address"),
             None if listener.get("addresses").is_some() => continue,
             None => {
-                let addr = ports.next();
+                let addr = ports::claim();
                 add(&mut text, &format!("listeners.{name}"), &format!("address = \"{addr}\""));
                 addr
             }
@@ -468,7 +439,7 @@ fn complete(text: &str, directory: &Path) -> Completed {
     let admin = match has(&["admin", "address"]) {
         Some(written) => written.parse().expect("an address"),
         None => {
-            let addr = ports.next();
+            let addr = ports::claim();
             add(&mut text, "admin", &format!("address = \"{addr}\""));
             addr
         }
@@ -500,19 +471,6 @@ fn add(text: &mut String, table: &str, line: &str) {
         }
     }
     text.push_str(&format!("\n{header}\n{line}\n"));
-}
-
-/// Ports that were free a moment ago. Those of one gateway are held together, so that it gets different ones.
-#[derive(Default)]
-struct Ports(Vec<TcpListener>);
-
-impl Ports {
-    fn next(&mut self) -> SocketAddr {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let addr = listener.local_addr().expect("bound");
-        self.0.push(listener);
-        addr
-    }
 }
 
 /// The binary under a name of its own, so that a test can put another in its place.
