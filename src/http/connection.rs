@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use http::HeaderValue;
 
-use super::{ClientCertificate, Deadline};
+use super::{ClientCertificate, Deadline, Window};
 use crate::config::Name;
 
 /// One client connection, shared between the listener that owns the socket and the requests on it.
@@ -32,6 +32,8 @@ pub struct Connection {
     port_value: HeaderValue,
     /// Pieces of responses by HTTP/2 that the client has not taken yet
     pub untaken: AtomicUsize,
+    /// What those streams begin with
+    pub window: Window,
     aborted: AtomicBool,
     ends_with_client: AtomicBool,
 }
@@ -103,6 +105,7 @@ impl Connection {
             source_value: address_value(source.ip()),
             port_value: local.port().into(),
             untaken: AtomicUsize::new(0),
+            window: Window::default(),
             aborted: AtomicBool::new(false),
             ends_with_client: AtomicBool::new(false),
         }

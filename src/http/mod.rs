@@ -17,6 +17,7 @@ mod reply;
 mod request;
 mod request_id;
 mod trust;
+mod window;
 
 pub use client::{Client, TrustedProxies, network, unmapped};
 pub use client_certificate::{CertificateTexts, ClientCertificate};
@@ -30,3 +31,4 @@ pub use reason::Reason;
 pub use reply::{Reply, ReplyBody};
 pub use request::Request;
 pub use request_id::RequestId;
+pub use window::Window;

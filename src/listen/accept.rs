@@ -20,6 +20,7 @@ use super::arrival::{self, Arrival};
 use super::handshake::shake_hands;
 use super::stream::{Place, Stream};
 use super::transport::Transport;
+use super::turn::Turns;
 use super::worker::Workers;
 use super::{http1, http2};
 use crate::config::Protocol;
@@ -58,6 +59,8 @@ pub(super) struct Serve<A> {
     pub(super) app: Arc<A>,
     /// When the process is about to end
     pub(super) shutdown: ShutdownWatch,
+    /// Those of requests whose clients take nothing
+    pub(super) turns: Turns,
 }
 
 /// One listening socket, as one worker sees it.

@@ -3,15 +3,11 @@
 //! Most frames carry nothing and still cost us work: a PING or SETTINGS its answer, a PRIORITY or an empty DATA its
 //! reading, a WINDOW_UPDATE of one byte a frame of one byte, a reset a whole request. The h2 crate bounds what such
 //! frames may hold in memory, but not how many may come. So they are counted where the bytes pass: each takes from an
-//! allowance, which what we serve and the time that passes restore. Nothing is decoded; the nine bytes in front of each
-//! frame (RFC 9113 section 4.1) tell enough.
+//! allowance, which what we serve and the time that passes restore.
 
 use std::time::{Duration, Instant};
 
-/// The client's first bytes, which are no frame (RFC 9113 section 3.4).
-const PREFACE: usize = 24;
-/// The head of a frame.
-const HEAD: usize = 9;
+use super::frames::{Frames, PREFACE};
 
 const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
@@ -61,6 +57,11 @@ impl Allowance {
         self.spent
     }
 
+    /// The window with which its streams begin, in bytes.
+    pub(super) fn window(&self) -> u32 {
+        self.received.window()
+    }
+
     /// Bytes of the client.
     pub(super) fn received(&mut self, bytes: &[u8], now: impl Fn() -> Instant) {
         let mut cost = 0;
@@ -108,68 +109,19 @@ impl Allowance {
     }
 }
 
-/// The head of a frame, as far as it is of interest here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Frame {
-    len: u32,
-    kind: u8,
-    flags: u8,
-}
-
-/// Finds the heads of frames in bytes that come in pieces.
-#[derive(Debug)]
-struct Frames {
-    /// Bytes until the next head
-    skip: usize,
-    /// The part of a head that was seen
-    head: [u8; HEAD],
-    seen: usize,
-}
-
-impl Frames {
-    fn behind(skip: usize) -> Self {
-        Self { skip, head: [0; HEAD], seen: 0 }
-    }
-
-    fn advance(&mut self, mut bytes: &[u8], mut found: impl FnMut(Frame)) {
-        loop {
-            let skipped = self.skip.min(bytes.len());
-            self.skip -= skipped;
-            bytes = &bytes[skipped..];
-            if bytes.is_empty() {
-                return;
-            }
-            let (new, rest) = bytes.split_at((HEAD - self.seen).min(bytes.len()));
-            self.head[self.seen..self.seen + new.len()].copy_from_slice(new);
-            self.seen += new.len();
-            bytes = rest;
-            if self.seen < HEAD {
-                return;
-            }
-            self.seen = 0;
-            let [a, b, c, kind, flags, ..] = self.head;
-            let len = u32::from_be_bytes([0, a, b, c]);
-            self.skip = len as usize;
-            found(Frame { len, kind, flags });
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
+    use super::super::frames;
     use super::*;
 
     const PING: u8 = 0x6;
     const WINDOW_UPDATE: u8 = 0x8;
 
-    fn frame(kind: u8, flags: u8, len: u32) -> Vec<u8> {
-        let [_, a, b, c] = len.to_be_bytes();
-        let mut bytes = vec![a, b, c, kind, flags, 0, 0, 0, 1];
-        bytes.resize(HEAD + len as usize, 0xff);
-        bytes
+    fn frame(kind: u8, flags: u8, len: usize) -> Vec<u8> {
+        frames::tests::frame(kind, flags, &vec![0xff; len])
     }
 
     /// One that has seen the preface, and when it was made.
@@ -181,7 +133,7 @@ mod tests {
     }
 
     /// How many such frames it takes until a new allowance is spent, if it ever is.
-    fn until_spent(kind: u8, flags: u8, len: u32) -> Option<u32> {
+    fn until_spent(kind: u8, flags: u8, len: usize) -> Option<u32> {
         let (mut allowance, now) = allowance();
         let bytes = frame(kind, flags, len);
         (1..=20_000).find(|_| {
@@ -245,22 +197,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn frames_are_found_however_their_bytes_are_cut(
-            frames in vec((any::<u8>(), any::<u8>(), 0_u32..300), 0..20),
-            cuts in vec(1_usize..40, 1..20),
-        ) {
-            let bytes: Vec<u8> = frames.iter().flat_map(|(kind, flags, len)| frame(*kind, *flags, *len)).collect();
-            let (mut finder, mut found) = (Frames::behind(PREFACE), Vec::new());
-            let (mut rest, mut cuts) = ([vec![0; PREFACE], bytes].concat(), cuts.iter().cycle());
-            while !rest.is_empty() {
-                let behind = rest.split_off((*cuts.next().expect("endless")).min(rest.len()));
-                finder.advance(&rest, |frame| found.push((frame.kind, frame.flags, frame.len)));
-                rest = behind;
-            }
-            prop_assert_eq!(found, frames);
-        }
-
         #[test]
         fn nothing_that_arrives_is_too_strange(pieces in vec(vec(any::<u8>(), 0..200), 0..20)) {
             let (mut allowance, now) = allowance();

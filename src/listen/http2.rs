@@ -21,8 +21,9 @@ use super::alarm::Alarm;
 use super::head::{self, HeadLimits};
 use super::refusal;
 use super::stream::Stream;
+use super::turn::Missed;
 use crate::config::Listener;
-use crate::http::{Deadline, Reason};
+use crate::http::{Connection, Deadline, Reason};
 
 /// Requests at once on one connection.
 const MAX_STREAMS: u32 = 128;
@@ -64,10 +65,11 @@ pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
     serve: &Arc<Serve<A>>,
     mut stream: Box<Stream>,
     spec: &Listener,
-    listening: &Listening,
+    listening: &Arc<Listening>,
 ) {
     let spent = Arc::new(Notify::new());
     stream.allow_frames(Arc::clone(&spent));
+    let client = Arc::clone(stream.connection());
     let digest = Arc::new(Digest { proxy_digest: stream.get_proxy_digest(), ..Digest::default() });
     let mut connection = match timeout(spec.header_timeout, handshake(stream, Some(options(spec)))).await {
         Ok(Ok(connection)) => connection,
@@ -104,7 +106,10 @@ pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
                 break Some(Reason::ConcurrencyLimited);
             }
             Ok(Some(H2Accept::Session(session))) => match head::check(session.req_header(), limits) {
-                Ok(()) => spawn(serve, Box::new(session), active.start()),
+                Ok(()) => {
+                    let closed = client.window.is_closed().then(|| (Arc::clone(&client), Arc::clone(listening)));
+                    spawn(serve, Box::new(session), closed, active.start());
+                }
                 Err(reason) => {
                     listening.metrics.refuse(reason);
                     malformed += 1;
@@ -134,10 +139,12 @@ pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
     active.idle(Duration::ZERO).await;
 }
 
+/// Serves a request; one whose client has `closed` its window waits for its turn.
 #[expect(clippy::disallowed_methods, reason = "the connection waits for its requests")]
 fn spawn<A: HttpServerApp + Send + Sync + 'static>(
     serve: &Arc<Serve<A>>,
     mut session: Box<HttpSession>,
+    closed: Option<(Arc<Connection>, Arc<Listening>)>,
     guard: ActiveGuard,
 ) {
     let serve = Arc::clone(serve);
@@ -145,9 +152,18 @@ fn spawn<A: HttpServerApp + Send + Sync + 'static>(
     let deadline = Arc::<Deadline>::default();
     session.req_header_mut().extensions_mut().insert(Arc::clone(&deadline));
     tokio::spawn(async move {
+        let mut turn = None;
+        if let Some((client, listening)) = closed {
+            // Boxed, so that requests that do not wait do not carry the room for it.
+            match Box::pin(serve.turns.take(&client.window)).await {
+                Ok(taken) => turn = taken,
+                // Dropping the session resets its stream.
+                Err(Missed) => return listening.metrics.refuse(Reason::ClientTimeout),
+            }
+        }
         let session = ServerSession::new_http2(*session);
         within(&deadline, serve.app.process_new_http(session, &serve.shutdown)).await;
-        drop(guard);
+        drop((turn, guard));
     });
 }
 

@@ -13,6 +13,7 @@ mod body;
 mod close;
 mod crowd;
 mod flood;
+mod frames;
 mod handshake;
 mod head;
 mod http1;
@@ -21,6 +22,7 @@ mod proxy_protocol;
 mod refusal;
 mod stream;
 mod transport;
+mod turn;
 mod worker;
 
 use std::io;

@@ -236,6 +236,7 @@ impl Stream {
     fn spend(&mut self, count: impl FnOnce(&mut Allowance)) {
         if let Some((allowance, spent)) = self.allowance.as_deref_mut() {
             count(allowance);
+            self.connection.window.set(allowance.window());
             if allowance.is_spent() {
                 spent.notify_one();
             }

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Share;
 use super::accept::{self, Accepted, Door};
+use super::turn::Turns;
 
 /// How long the last tasks may take to be dropped when the process ends.
 const LAST_TASKS: Duration = Duration::from_secs(2);
@@ -50,6 +51,10 @@ impl Workers {
             })
             .unzip();
         (Arc::new(Self(seats.into())), arrivals)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
     }
 
     /// Where a connection that worker `here` has accepted is served: there, unless another has fewer.
@@ -142,7 +147,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Worker<A> {
 
     async fn work(self, started: oneshot::Sender<io::Result<()>>) {
         let Self { index, app, workers, mut arrivals, sockets, shutdown, mut tether } = self;
-        let serve = Arc::new(accept::Serve { app, shutdown });
+        let serve = Arc::new(accept::Serve { app, shutdown, turns: Turns::of_one(workers.count()) });
         let doors: io::Result<Vec<_>> = sockets
             .into_iter()
             .map(|(socket, listening)| Door::open(socket, listening, Arc::clone(&workers), index))

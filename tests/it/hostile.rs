@@ -241,13 +241,13 @@ fn who_floods_and_does_not_listen_is_left() {
 
 /// Pingora would read ahead of each client by ten pieces of 64 KiB.
 #[test]
-fn streams_with_a_closed_window_hold_little_and_are_left() {
+fn streams_whose_window_stays_closed_hold_little_and_are_left() {
     let origin = Origin::replying(&"x".repeat(1 << 20));
     let text = open_to(&[origin.addr()]).replace("auth = \"none\"", "auth = \"none\"\ntimeout = \"5s\"");
     let tollgate = Tollgate::with(&format!("[listeners.h2c]\nprotocols = [\"h2c\"]\n{text}"));
     H2Client::cleartext(tollgate.addr()).get("/").expect(200);
     let idle = process::resident(tollgate.pid());
-    let mut clients: Vec<_> = (0..4).map(|_| Frames::deaf(tollgate.addr(), &[frames::NO_WINDOW])).collect();
+    let mut clients: Vec<_> = (0..4).map(|_| Frames::deaf(tollgate.addr(), &[frames::SMALL_WINDOW])).collect();
     for (n, client) in (1..).zip(&mut clients) {
         assert!(client.send_all(streams().take(100).map(get)));
         // One after the other: the origin's queue is short.
@@ -265,22 +265,38 @@ fn streams_with_a_closed_window_hold_little_and_are_left() {
     H2Client::cleartext(tollgate.addr()).get("/").expect(200);
 }
 
-/// A request costs something even if nothing is read ahead for it.
+/// Who has closed the window before it asks is answered into nothing: it waits where it costs less than a request does.
 #[test]
-fn a_crowd_of_streams_with_closed_windows_is_left_early() {
-    let origin = Origin::replying("ok");
-    let tollgate = Tollgate::with(&format!("[listeners.h2c]\nprotocols = [\"h2c\"]\n{}", open_to(&[origin.addr()])));
+fn of_streams_that_begin_with_a_closed_window_few_are_served_at_a_time() {
+    let origin = Origin::replying(&"x".repeat(2000));
+    let tollgate = before(&origin);
     let mut honest = H2Client::cleartext(tollgate.addr());
-    let mut clients: Vec<_> = (0..8).map(|_| Frames::deaf(tollgate.addr(), &[frames::NO_WINDOW])).collect();
-    for (n, client) in (1..).zip(&mut clients) {
-        assert!(client.send_all(streams().take(100).map(get)));
-        wait::until("the origin to be asked", || origin.hits() == n * 100);
-    }
-    // Nobody waits for 60 seconds here: those that came while there was calm would.
-    wait::until("the crowd to be left", || {
-        tollgate.metric("tollgate_http_requests_in_flight").is_some_and(|left| left < 400.0)
-    });
     honest.get("/").expect(200);
+    let idle = process::resident(tollgate.pid());
+    let mut clients: Vec<_> = (0..20).map(|_| Frames::deaf(tollgate.addr(), &[frames::NO_WINDOW])).collect();
+    for client in &mut clients {
+        assert!(client.send_all(streams().take(100).map(get)));
+    }
+    // Who is served has little patience to hope for, and the next has its turn.
+    wait::until("more than may be under way at once to be served", || origin.hits() > 400);
+    // One that has closed its window for a while, and is answered before any of them.
+    let mut pausing = Frames::connect(tollgate.addr(), &[frames::NO_WINDOW]);
+    pausing.send(get(1)).expect("sent");
+    pausing.send(frames::settings(&[frames::WINDOW])).expect("sent");
+    // It asks for nothing more, so that the connection ends with the answer.
+    pausing.send(frame(frames::GOAWAY, 0, 0, &[0; 8])).expect("sent");
+    assert_eq!(pausing.answers().frames.get(&frames::DATA), Some(&1));
+    let mut most = 0;
+    wait::until("those whose turn does not come to be left", || {
+        honest.get("/").expect(200);
+        most = most.max(process::resident(tollgate.pid()).saturating_sub(idle));
+        let in_flight = tollgate.metric("tollgate_http_requests_in_flight").expect("there is one");
+        assert!(in_flight <= 256.0, "{in_flight}");
+        let left = tollgate.metric("tollgate_refused_total{listener=\"h2c\",reason=\"client_timeout\"}");
+        left.is_some_and(|left| left > 1000.0)
+    });
+    assert!(most < STALLED, "{} KiB", most / 1024);
+    H2Client::cleartext(tollgate.addr()).get("/").expect(200);
 }
 
 /// The same by HTTP/1. What the kernel takes for a client is not ours to hold.

@@ -13,7 +13,7 @@ mod pool;
 mod stream;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -41,15 +41,13 @@ const FULL: usize = 64 * 1024;
 const EXTRA: usize = 8;
 /// Streams that may wait for their clients, over all workers, before patience begins to shorten.
 const CALM: usize = 64;
-/// As many as that, and patience is at its shortest.
-const CROWD: usize = 192;
 /// Pieces that one connection may have untaken with all patience there is, however many wait on others: a crowd is of
 /// those who bring many streams each.
 const FEW: usize = 16;
-/// The shortest patience with a client that has not taken anything of a response: that of a closed window.
-const WITH_NO_PROGRESS: Duration = Duration::from_secs(1);
-/// The shortest with one that has.
-const WITH_PROGRESS: Duration = Duration::from_secs(10);
+/// The shortest patience with a client that has closed its window, and how many have to wait for it to be that.
+const CLOSED: (Duration, usize) = (Duration::from_secs(1), 192);
+/// The same with any other. It may be slow and honest, and what it has asked for at once comes in turn.
+const SLOW: (Duration, usize) = (Duration::from_secs(10), 2048);
 
 /// What one worker holds of responses.
 #[derive(Debug)]
@@ -76,15 +74,15 @@ impl Budget {
     }
 
     /// How long a stream may wait for its client to take a piece: as long as anybody may, unless many wait, and this
-    /// client has `untaken` pieces that are many too.
-    fn patience(&self, progress: bool, untaken: usize) -> Duration {
+    /// client has pieces untaken that are many too.
+    fn patience(&self, client: &Connection) -> Duration {
         let waiting = self.waiting.load(Ordering::Relaxed) * self.workers;
-        if waiting <= CALM || untaken <= FEW {
+        if waiting <= CALM || client.untaken.load(Ordering::Relaxed) <= FEW {
             return CLIENT_SILENCE;
         }
-        let shortest = if progress { WITH_PROGRESS } else { WITH_NO_PROGRESS };
-        let left = CROWD.saturating_sub(waiting) as u32;
-        shortest + (CLIENT_SILENCE - shortest) * left / (CROWD - CALM) as u32
+        let (shortest, crowd) = if client.window.is_closed() { CLOSED } else { SLOW };
+        let left = crowd.saturating_sub(waiting) as u32;
+        shortest + (CLIENT_SILENCE - shortest) * left / (crowd - CALM) as u32
     }
 }
 
@@ -98,8 +96,6 @@ pub(super) struct Ahead {
     held: AtomicUsize,
     /// The same in pieces
     pieces: AtomicUsize,
-    /// Whether an h2 client has taken a piece of this response
-    progress: AtomicBool,
     /// Passed on to an HTTP/1 client, and not yet written when last looked at
     unsent: AtomicUsize,
     /// Pingora copies several pieces that it writes at once into one buffer, which is there until the end
@@ -125,7 +121,6 @@ impl Ahead {
             coming: AtomicUsize::default(),
             held: AtomicUsize::default(),
             pieces: AtomicUsize::default(),
-            progress: AtomicBool::default(),
             unsent: AtomicUsize::default(),
             copied: AtomicUsize::default(),
             unsent_counted: AtomicUsize::default(),
@@ -166,7 +161,6 @@ impl Ahead {
         for part in [&self.unsent, &self.copied] {
             part.store(0, Ordering::Relaxed);
         }
-        self.progress.store(false, Ordering::Relaxed);
         for part in [&self.coming, &self.buffer, &self.unsent_counted] {
             self.budget.held.fetch_sub(part.swap(0, Ordering::Relaxed), Ordering::Relaxed);
         }
@@ -219,10 +213,6 @@ impl Reading {
         Bytes::from_owner(Held { piece, ahead: Arc::clone(ahead), client: Arc::clone(client) })
     }
 
-    fn patience(&self, client: &Connection) -> Duration {
-        self.0.budget.patience(self.0.progress.load(Ordering::Relaxed), client.untaken.load(Ordering::Relaxed))
-    }
-
     /// A piece of this size is passed on to an HTTP/1 client; with it so much is not yet written.
     fn pass_unsent(&self, piece: usize, unsent: usize) {
         let ahead = &self.0;
@@ -251,7 +241,7 @@ pub(super) fn pass(session: &mut Session, body: &mut Option<Bytes>, ctx: &Reques
     };
     if let Some(client) = ctx.connection.as_ref().filter(|connection| is_http2(connection)) {
         *body = body.take().map(|piece| reading.pass(piece, client));
-        session.set_write_timeout(Some(reading.patience(client)));
+        session.set_write_timeout(Some(reading.0.budget.patience(client)));
     } else {
         let passed = usize::try_from(ctx.progress.sent_bytes).unwrap_or(usize::MAX);
         let unsent = passed.saturating_sub(session.body_bytes_sent()).min(MOST);
@@ -278,7 +268,6 @@ impl Drop for Held {
         self.client.untaken.fetch_sub(1, Ordering::Relaxed);
         ahead.held.fetch_sub(self.piece.len(), Ordering::Relaxed);
         ahead.budget.held.fetch_sub(self.piece.len(), Ordering::Relaxed);
-        ahead.progress.store(true, Ordering::Relaxed);
         if ahead.pieces.fetch_sub(1, Ordering::Relaxed) == 1 {
             ahead.budget.waiting.fetch_sub(1, Ordering::Relaxed);
         }
@@ -335,27 +324,29 @@ mod tests {
     #[test]
     fn the_more_streams_wait_the_shorter_they_may() {
         for workers in [1, 2, 16] {
-            let budget = Budget::of_one(workers);
-            let (crowd, slow_one) = (client(), client());
-            let mut patience = Vec::new();
-            let stalled: Vec<_> = (0..CROWD / workers)
-                .map(|_| {
-                    let stalled = stall_for(&budget, &crowd);
-                    patience.push(stalled.0.patience(&crowd));
-                    stalled
-                })
-                .collect();
-            assert_eq!(patience[..CALM / workers], vec![CLIENT_SILENCE; CALM / workers]);
-            assert!(patience.is_sorted_by(|before, after| before >= after));
-            assert_eq!(patience.last(), Some(&WITH_NO_PROGRESS), "{workers}");
-            let (slow, mut pieces) = stall_for(&budget, &slow_one);
-            assert_eq!(slow.patience(&slow_one), CLIENT_SILENCE, "it has one stream alone");
-            pieces.pop();
-            assert_eq!(slow.patience(&crowd), WITH_PROGRESS, "it takes a piece now and then");
-            drop((stalled, pieces));
-            assert_eq!(slow.patience(&slow_one), CLIENT_SILENCE);
-            assert_eq!([&crowd, &slow_one].map(|client| client.untaken.load(Ordering::Relaxed)), [0, 0]);
-            assert_eq!(budget.waiting.load(Ordering::Relaxed), 0);
+            for (window, (shortest, crowd)) in [(0, CLOSED), (65_535, SLOW)] {
+                let budget = Budget::of_one(workers);
+                let (many, few) = (client(), client());
+                for client in [&many, &few] {
+                    client.window.set(window);
+                }
+                let mut patience = Vec::new();
+                let stalled: Vec<_> = (0..crowd / workers)
+                    .map(|_| {
+                        let stalled = stall_for(&budget, &many);
+                        patience.push(budget.patience(&many));
+                        stalled
+                    })
+                    .collect();
+                assert_eq!(patience[..CALM / workers], vec![CLIENT_SILENCE; CALM / workers]);
+                assert!(patience.is_sorted_by(|before, after| before >= after));
+                assert_eq!(patience.last(), Some(&shortest), "{workers}");
+                let alone = stall_for(&budget, &few);
+                assert_eq!(budget.patience(&few), CLIENT_SILENCE, "it has one stream alone");
+                drop((stalled, alone));
+                assert_eq!([&many, &few].map(|client| client.untaken.load(Ordering::Relaxed)), [0, 0]);
+                assert_eq!(budget.waiting.load(Ordering::Relaxed), 0);
+            }
         }
     }
 

@@ -26,8 +26,13 @@ pub(crate) const REFUSED_STREAM: u32 = 0x7;
 pub(crate) const CANCEL: u32 = 0x8;
 pub(crate) const ENHANCE_YOUR_CALM: u32 = 0xb;
 
+const INITIAL_WINDOW_SIZE: u16 = 0x4;
 /// Setting and value that close the window of each stream.
-pub(crate) const NO_WINDOW: (u16, u32) = (0x4, 0);
+pub(crate) const NO_WINDOW: (u16, u32) = (INITIAL_WINDOW_SIZE, 0);
+/// The same for a window that closes soon.
+pub(crate) const SMALL_WINDOW: (u16, u32) = (INITIAL_WINDOW_SIZE, 1024);
+/// The same for what it is by default.
+pub(crate) const WINDOW: (u16, u32) = (INITIAL_WINDOW_SIZE, 65_535);
 
 /// `GET /` of `http://a`, compressed (RFC 7541).
 pub(crate) const GET: &[u8] = &[0x82, 0x86, 0x84, 0x41, 1, b'a'];
@@ -51,6 +56,11 @@ pub(crate) fn reset(stream: u32) -> Vec<u8> {
 
 pub(crate) fn window_update(stream: u32, increment: u32) -> Vec<u8> {
     frame(WINDOW_UPDATE, 0, stream, &increment.to_be_bytes())
+}
+
+pub(crate) fn settings(settings: &[(u16, u32)]) -> Vec<u8> {
+    let entry = |(id, value): &(u16, u32)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat();
+    frame(SETTINGS, 0, 0, &settings.iter().flat_map(entry).collect::<Vec<_>>())
 }
 
 /// The numbers that a client may give its streams.
@@ -92,10 +102,8 @@ impl Frames {
         socket.set_nodelay(true).expect("a socket");
         socket.set_read_timeout(Some(PATIENCE)).expect("a socket");
         socket.set_write_timeout(Some(PATIENCE)).expect("a socket");
-        let settings: Vec<_> =
-            settings.iter().flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat()).collect();
-        let begin = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &frame(SETTINGS, 0, 0, &settings)].concat();
-        socket.write_all(&begin).expect("sent");
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice();
+        socket.write_all(&[preface, &self::settings(settings)].concat()).expect("sent");
         Self { socket, reader: None }
     }
 

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -247,7 +247,7 @@ impl H2Origin {
         tls: Option<Arc<ServerConfig>>,
         script: impl Fn(http::Request<RecvStream>, SendResponse<Bytes>) -> Answering + Send + Sync + 'static,
     ) -> Self {
-        let listener = wait(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
+        let listener = wait(TcpListener::bind(super::ports::claim())).expect("a free port");
         let addr = listener.local_addr().expect("bound");
         let hits = Arc::new(AtomicUsize::new(0));
         let (counter, script) = (Arc::clone(&hits), Arc::new(script));

@@ -1,7 +1,7 @@
 //! A service behind the gateway, in threads, that does what a test tells it to: answer, count, hang, lie or die.
 
 use std::io;
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
@@ -133,7 +133,7 @@ impl Origin {
     }
 
     fn start(tls: Option<Arc<ServerConfig>>, script: impl Fn(&mut Connection) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let listener = TcpListener::bind(super::ports::claim()).expect("a free port");
         let addr = listener.local_addr().expect("bound");
         let shared = Arc::new(Shared {
             script: Box::new(script),
