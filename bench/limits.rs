@@ -105,6 +105,24 @@ fn fill(name: &str, kind: LimitKind, headers: &HeaderMap) -> [Arc<Limit>; 1] {
     limits
 }
 
+/// What one access costs to as much memory as a million keys take, where each has to be over before the next is known.
+fn chase() {
+    /// Lines of the cache, 32 MiB of them.
+    const LINES: usize = 1 << 19;
+    #[derive(Clone)]
+    #[repr(align(64))]
+    struct Line(usize);
+
+    // Each leads to the next of a full cycle (a linear congruential generator), far away.
+    let lines: Vec<Line> = (0..LINES).map(|at| Line((at * 1_664_525 + 1_013_904_223) % LINES)).collect();
+    let (mut at, begin) = (0, Instant::now());
+    for _ in 0..ROUNDS {
+        at = black_box(lines[at].0);
+    }
+    let nanos = begin.elapsed().as_nanos() as f64 / f64::from(ROUNDS);
+    println!("{{\"what\":\"memory, one access\",\"bytes\":{},\"ns\":{nanos:.1}}}", LINES * size_of::<Line>());
+}
+
 fn main() {
     let headers = HeaderMap::new();
     // More than is ever asked for: all of these keys stay active, so none can be forgotten.
@@ -146,4 +164,6 @@ fn main() {
     measure("connection rate", MOST, |which| {
         black_box(flood.enter(IpAddr::from(Ipv4Addr::from_bits(which)), now));
     });
+    // Last: the keys above would get the memory that it leaves.
+    chase();
 }
