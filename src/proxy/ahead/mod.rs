@@ -47,7 +47,7 @@ const FEW: usize = 16;
 /// The shortest patience with a client that has closed its window, and how many have to wait for it to be that.
 const CLOSED: (Duration, usize) = (Duration::from_secs(1), 192);
 /// The same with any other. It may be slow and honest, and what it has asked for at once comes in turn.
-const SLOW: (Duration, usize) = (Duration::from_secs(10), 2048);
+const SLOW: (Duration, usize) = (Duration::from_secs(10), 512);
 
 /// What one worker holds of responses.
 #[derive(Debug)]

@@ -26,7 +26,7 @@ const DRAIN: &str = "30s";
 /// An origin in a process of its own.
 pub(super) struct Service {
     child: Child,
-    addr: SocketAddr,
+    pub(super) addr: SocketAddr,
     record: PathBuf,
 }
 

@@ -1,4 +1,7 @@
 //! Many clients that send a byte a second, and one that is honest: how much longer does it wait for them?
+//!
+//! The many share the machine with whom they attack, and cost it something wherever they send. So they also send to a
+//! bare server that the gateway does not ask: what the honest client waits for then is theirs, the rest the gateway's.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,7 +22,7 @@ use super::gateway::{Gateway, Service};
 use super::verdict::{Step, Verdict, median};
 use crate::machine;
 
-/// Rounds without them and with them, in turn.
+/// Rounds without them, with them elsewhere and with them here, in turn.
 const ROUNDS: u32 = 5;
 /// What the honest client may wait longer.
 const GOAL: f64 = 1.10;
@@ -51,8 +54,9 @@ pub(super) fn run(binary: &Path, time: Duration, clients: usize) -> Result<Verdi
     let mut gateway = Gateway::start(binary, &services, &server)?;
     let begin = Instant::now();
     let mut lanes = Vec::new();
-    let (mut without, mut with) = (Vec::new(), Vec::new());
-    let turn = time / (2 * ROUNDS);
+    let (mut without, mut elsewhere, mut with) = (Vec::new(), Vec::new(), Vec::new());
+    let turn = time / (3 * ROUNDS);
+    let bare = Service::start(records.path(), "bare")?;
     for round in 1..=ROUNDS {
         let mut measure = |name: &str| -> Result<f64, Failure> {
             let name = format!("{name}, round {round}");
@@ -65,15 +69,23 @@ pub(super) fn run(binary: &Path, time: Duration, clients: usize) -> Result<Verdi
             Ok(p99)
         };
         without.push(measure("without")?);
-        let crowd = Crowd::gather(gateway.http, clients)?;
-        with.push(measure("with them")?);
-        drop(crowd);
-        thread::sleep(REST);
+        for (target, name, found) in
+            [(bare.addr, "with them elsewhere", &mut elsewhere), (gateway.http, "with them", &mut with)]
+        {
+            let crowd = Crowd::gather(target, clients)?;
+            found.push(measure(name)?);
+            drop(crowd);
+            thread::sleep(REST);
+        }
     }
     gateway.stop()?;
-    let (with, without) = (median(with), median(without));
+    let [with, elsewhere, without] = [with, elsewhere, without].map(median);
     let ratio = with / without;
-    let text = format!("p99 {with:.2} ms with {clients}, {without:.2} ms without: ratio {ratio:.3}, of medians");
+    let text = format!(
+        "p99 {with:.2} ms with {clients}, {without:.2} ms without: ratio {ratio:.3}, of medians; \
+         {elsewhere:.2} ms where they dawdle at a bare server: ratio {:.3}",
+        with / elsewhere
+    );
     let took = begin.elapsed().as_secs_f64();
     let step = Step { at: 0.0, took, what: "slow".to_owned(), text, as_wanted: ratio <= GOAL };
     Ok(Verdict::of_reads("slow", vec![step], Report { seconds: took, lanes }, &gateway.log()))
