@@ -22,6 +22,10 @@ use crate::compare::ground::NAME;
 /// Hands that shake at the same time.
 const HANDS: usize = 16;
 
+/// One handshake of so many may be of another kind: the floor remembers few sessions, and forgets one now and then that
+/// somebody would have resumed.
+const MOST_OTHERS: usize = 100;
+
 /// Clients that are ready.
 pub(super) struct Hands {
     addr: SocketAddr,
@@ -63,13 +67,17 @@ fn hand(
     expected: HandshakeKind,
     deadline: Instant,
 ) -> Result<Vec<f64>, String> {
-    let mut times = Vec::new();
+    let (mut times, mut others) = (Vec::new(), 0);
     while Instant::now() < deadline {
         let (kind, time) = shake(addr, config).map_err(|error| error.to_string())?;
-        if kind != expected {
-            return Err(format!("a handshake was {kind:?}, and not {expected:?}"));
+        if kind == expected {
+            times.push(time.as_secs_f64() * 1e6);
+        } else {
+            others += 1;
         }
-        times.push(time.as_secs_f64() * 1e6);
+    }
+    if others > times.len() / MOST_OTHERS {
+        return Err(format!("{others} handshakes beside {} were not {expected:?}", times.len()));
     }
     Ok(times)
 }
