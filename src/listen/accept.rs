@@ -59,7 +59,7 @@ pub(super) struct Serve<A> {
     pub(super) app: Arc<A>,
     /// When the process is about to end
     pub(super) shutdown: ShutdownWatch,
-    /// Those of requests whose clients take nothing
+    /// Those of requests whose clients have closed their windows
     pub(super) turns: Turns,
 }
 

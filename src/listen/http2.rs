@@ -12,7 +12,7 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, default_h2_options, handshake};
 use pingora_core::protocols::{Digest, GetProxyDigest};
 use pingora_error::Result;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 
 use super::Listening;
@@ -21,7 +21,7 @@ use super::alarm::Alarm;
 use super::head::{self, HeadLimits};
 use super::refusal;
 use super::stream::Stream;
-use super::turn::Missed;
+use super::turn::{Missed, Turns};
 use crate::config::Listener;
 use crate::http::{Connection, Deadline, Reason};
 
@@ -70,6 +70,8 @@ pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
     let spent = Arc::new(Notify::new());
     stream.allow_frames(Arc::clone(&spent));
     let client = Arc::clone(stream.connection());
+    // Gone with the connection, which is all that is ever said by it.
+    let (here, presence) = watch::channel(());
     let digest = Arc::new(Digest { proxy_digest: stream.get_proxy_digest(), ..Digest::default() });
     let mut connection = match timeout(spec.header_timeout, handshake(stream, Some(options(spec)))).await {
         Ok(Ok(connection)) => connection,
@@ -107,8 +109,12 @@ pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
             }
             Ok(Some(H2Accept::Session(session))) => match head::check(session.req_header(), limits) {
                 Ok(()) => {
-                    let closed = client.window.is_closed().then(|| (Arc::clone(&client), Arc::clone(listening)));
-                    spawn(serve, Box::new(session), closed, active.start());
+                    let waits = || Waits {
+                        client: Arc::clone(&client),
+                        listening: Arc::clone(listening),
+                        presence: presence.clone(),
+                    };
+                    spawn(serve, Box::new(session), client.window.is_closed().then(waits), active.start());
                 }
                 Err(reason) => {
                     listening.metrics.refuse(reason);
@@ -134,17 +140,17 @@ pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
         // Who does not even take that is left all the same.
         drop(timeout(GOODBYE, goodbye).await);
     }
-    drop(connection);
+    drop((connection, here));
     // The last requests have lost their client, but not yet written what they leave behind.
     active.idle(Duration::ZERO).await;
 }
 
-/// Serves a request; one whose client has `closed` its window waits for its turn.
+/// Serves a request; one whose client has closed its window `waits` for its turn.
 #[expect(clippy::disallowed_methods, reason = "the connection waits for its requests")]
 fn spawn<A: HttpServerApp + Send + Sync + 'static>(
     serve: &Arc<Serve<A>>,
     mut session: Box<HttpSession>,
-    closed: Option<(Arc<Connection>, Arc<Listening>)>,
+    waits: Option<Waits>,
     guard: ActiveGuard,
 ) {
     let serve = Arc::clone(serve);
@@ -153,18 +159,36 @@ fn spawn<A: HttpServerApp + Send + Sync + 'static>(
     session.req_header_mut().extensions_mut().insert(Arc::clone(&deadline));
     tokio::spawn(async move {
         let mut turn = None;
-        if let Some((client, listening)) = closed {
+        if let Some(waits) = waits {
             // Boxed, so that requests that do not wait do not carry the room for it.
-            match Box::pin(serve.turns.take(&client.window)).await {
-                Ok(taken) => turn = taken,
+            match Box::pin(waits.turn(&serve.turns)).await {
+                Some(taken) => turn = taken,
                 // Dropping the session resets its stream.
-                Err(Missed) => return listening.metrics.refuse(Reason::ClientTimeout),
+                None => return,
             }
         }
         let session = ServerSession::new_http2(*session);
         within(&deadline, serve.app.process_new_http(session, &serve.shutdown)).await;
         drop((turn, guard));
     });
+}
+
+/// A request whose client has closed its window.
+struct Waits {
+    client: Arc<Connection>,
+    listening: Arc<Listening>,
+    presence: watch::Receiver<()>,
+}
+
+impl Waits {
+    /// Its turn, if it needs one; nothing when it is over.
+    async fn turn(mut self, turns: &Turns) -> Option<Option<OwnedSemaphorePermit>> {
+        let taken = tokio::select! {
+            taken = turns.take(&self.client.window) => taken.map_err(|Missed| Reason::ClientTimeout),
+            _ = self.presence.changed() => Err(Reason::ClientAborted),
+        };
+        taken.inspect_err(|reason| self.listening.metrics.refuse(*reason)).ok()
+    }
 }
 
 /// Runs a request, at most until some time after its deadline. Pingora has no timeout towards an h2 client that sends
