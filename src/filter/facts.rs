@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::config::Selector;
-use crate::http::Request;
+use crate::http::{Request, text};
 
 use super::Identity;
 
@@ -25,7 +25,7 @@ impl<'a> Facts<'a> {
             Selector::AuthSubject => self.identity?.subject().map(Cow::Borrowed),
             Selector::AuthName => self.identity.map(|identity| Cow::Borrowed(&*identity.auth)),
             Selector::Claim(claim) => self.identity?.claim_text(claim),
-            Selector::Header(name) => request.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes())),
+            Selector::Header(name) => request.headers.get(name).map(|value| text(value.as_bytes())),
             Selector::Cookie(name) => request.cookie(name).map(Cow::Borrowed),
             Selector::Query(name) => request.query_value(name),
             Selector::Host => Some(Cow::Borrowed(request.host)),

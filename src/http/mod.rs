@@ -29,6 +29,6 @@ pub use path::{BadPath, Canonical, canonical};
 pub use pool::{Pool, Question};
 pub use reason::Reason;
 pub use reply::{Reply, ReplyBody};
-pub use request::Request;
+pub use request::{Request, text};
 pub use request_id::RequestId;
 pub use window::Window;

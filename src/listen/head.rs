@@ -196,7 +196,7 @@ impl Fields<'_> {
         // behind it could be read as another field (section 5.1). Neither is a token, so both end here.
         let colon = memchr::memchr(b':', line).ok_or(Reason::MalformedRequest)?;
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        if name.is_empty() || !name.iter().all(|&byte| is_token(byte)) || !value.iter().all(|&byte| is_field(byte)) {
+        if name.is_empty() || !name.iter().all(|&byte| is_token(byte)) || !is_value(value) {
             return Err(Reason::MalformedRequest);
         }
         match name.len() {
@@ -272,9 +272,10 @@ fn is_token(byte: u8) -> bool {
         || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
 }
 
-/// RFC 9110 section 5.5: visible characters, space, tab and obs-text.
-fn is_field(byte: u8) -> bool {
-    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+/// RFC 9110 section 5.5: visible characters, space, tab and obs-text. A token is long: all bytes are looked at whatever
+/// is found, and by that many at once.
+fn is_value(value: &[u8]) -> bool {
+    value.iter().fold(true, |all, &byte| all & ((byte == b'\t') | ((byte >= b' ') & (byte != 0x7f))))
 }
 
 #[cfg(test)]
@@ -348,6 +349,18 @@ mod tests {
             "\r\n\r\n",
         ] {
             assert_eq!(read(text), Err(Reason::MalformedRequest), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_control_character_is_seen_wherever_it_stands_in_a_value() {
+        for byte in u8::MIN..=u8::MAX {
+            let allowed = matches!(byte, b'\t' | 0x20..=0x7e | 0x80..);
+            for at in 0..70 {
+                let mut value = [b'a'; 70];
+                value[at] = byte;
+                assert_eq!(is_value(&value), allowed, "{byte} at {at}");
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use http::header::{AUTHORIZATION, COOKIE};
 use percent_encoding::percent_decode;
 
 use crate::config::TokenSource;
-use crate::http::Request;
+use crate::http::{Request, text};
 
 /// What a request brings along.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,12 +47,10 @@ fn read<'a>(request: &Request<'a>, source: &TokenSource) -> Carried<'a> {
                 (Some(_), Some(_)) => Carried::Several,
             }
         }
-        TokenSource::Header(name) => {
-            only(request.headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())))
-        }
+        TokenSource::Header(name) => only(request.headers.get_all(name).iter().map(|value| text(value.as_bytes()))),
         TokenSource::Cookie(name) => {
             let cookies = request.headers.get_all(COOKIE).iter().flat_map(|value| pairs(value.as_bytes(), b';'));
-            only(cookies.filter_map(|pair| cookie(pair, name)).map(String::from_utf8_lossy))
+            only(cookies.filter_map(|pair| cookie(pair, name)).map(text))
         }
         TokenSource::Query(name) => {
             let parameters = request.query.into_iter().flat_map(|query| pairs(query.as_bytes(), b'&'));
@@ -81,7 +79,7 @@ fn credentials<'a>(value: &'a HeaderValue, name: &str) -> Option<Cow<'a, str>> {
     let value = value.as_bytes();
     let end = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
     let (scheme, rest) = value.split_at(end);
-    scheme.eq_ignore_ascii_case(name.as_bytes()).then(|| String::from_utf8_lossy(rest.trim_ascii_start()))
+    scheme.eq_ignore_ascii_case(name.as_bytes()).then(|| text(rest.trim_ascii_start()))
 }
 
 fn pairs(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
@@ -107,11 +105,11 @@ fn value_of(pair: &[u8]) -> &[u8] {
 }
 
 /// As forms are read: `+` is a space, then percent-encoding (<https://url.spec.whatwg.org/#urlencoded-parsing>).
-fn decoded(text: &[u8]) -> Cow<'_, str> {
-    if !text.iter().any(|byte| matches!(byte, b'%' | b'+')) {
-        return String::from_utf8_lossy(text);
+fn decoded(bytes: &[u8]) -> Cow<'_, str> {
+    if !bytes.iter().any(|byte| matches!(byte, b'%' | b'+')) {
+        return text(bytes);
     }
-    let spaced: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    let spaced: Vec<u8> = bytes.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
     Cow::Owned(percent_decode(&spaced).decode_utf8_lossy().into_owned())
 }
 
