@@ -12,7 +12,7 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, default_h2_options, handshake};
 use pingora_core::protocols::{Digest, GetProxyDigest};
 use pingora_error::Result;
-use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::Listening;
@@ -21,7 +21,7 @@ use super::alarm::Alarm;
 use super::head::{self, HeadLimits};
 use super::refusal;
 use super::stream::Stream;
-use super::turn::{Missed, Turns};
+use super::turn::Missed;
 use crate::config::Listener;
 use crate::http::{Connection, Deadline, Reason};
 
@@ -31,6 +31,8 @@ const MAX_STREAMS: u32 = 128;
 /// upstream is connected to, or keys are waited for, nobody looks at the stream. Without this bound a client that opens
 /// and resets makes as many as it can send.
 const MAX_UNDER_WAY: usize = 2 * MAX_STREAMS as usize;
+/// Nothing was done for the stream: it may be sent again (RFC 9113 section 8.7).
+const REFUSED_STREAM: u32 = 0x7;
 /// ENHANCE_YOUR_CALM (RFC 9113 section 7).
 const CALM_DOWN: u32 = 0xb;
 /// Bytes a stream may send before we have taken them.
@@ -70,8 +72,6 @@ pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
     let spent = Arc::new(Notify::new());
     stream.allow_frames(Arc::clone(&spent));
     let client = Arc::clone(stream.connection());
-    // Gone with the connection, which is all that is ever said by it.
-    let (here, presence) = watch::channel(());
     let digest = Arc::new(Digest { proxy_digest: stream.get_proxy_digest(), ..Digest::default() });
     let mut connection = match timeout(spec.header_timeout, handshake(stream, Some(options(spec)))).await {
         Ok(Ok(connection)) => connection,
@@ -109,11 +109,7 @@ pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
             }
             Ok(Some(H2Accept::Session(session))) => match head::check(session.req_header(), limits) {
                 Ok(()) => {
-                    let waits = || Waits {
-                        client: Arc::clone(&client),
-                        listening: Arc::clone(listening),
-                        presence: presence.clone(),
-                    };
+                    let waits = || Waits { client: Arc::clone(&client), listening: Arc::clone(listening) };
                     spawn(serve, Box::new(session), client.window.is_closed().then(waits), active.start());
                 }
                 Err(reason) => {
@@ -140,7 +136,7 @@ pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
         // Who does not even take that is left all the same.
         drop(timeout(GOODBYE, goodbye).await);
     }
-    drop((connection, here));
+    drop(connection);
     // The last requests have lost their client, but not yet written what they leave behind.
     active.idle(Duration::ZERO).await;
 }
@@ -158,36 +154,58 @@ fn spawn<A: HttpServerApp + Send + Sync + 'static>(
     let deadline = Arc::<Deadline>::default();
     session.req_header_mut().extensions_mut().insert(Arc::clone(&deadline));
     tokio::spawn(async move {
-        let mut turn = None;
-        if let Some(waits) = waits {
+        match waits {
+            None => request(&serve, session, &deadline).await,
             // Boxed, so that requests that do not wait do not carry the room for it.
-            match Box::pin(waits.turn(&serve.turns)).await {
-                Some(taken) => turn = taken,
-                // Dropping the session resets its stream.
-                None => return,
-            }
+            Some(waits) => Box::pin(waits.serve(&serve, session, &deadline)).await,
         }
-        let session = ServerSession::new_http2(*session);
-        within(&deadline, serve.app.process_new_http(session, &serve.shutdown)).await;
-        drop((turn, guard));
+        drop(guard);
     });
 }
 
-/// A request whose client has closed its window.
+async fn request<A: HttpServerApp + Send + Sync + 'static>(
+    serve: &Arc<Serve<A>>,
+    session: Box<HttpSession>,
+    deadline: &Deadline,
+) {
+    let session = ServerSession::new_http2(*session);
+    within(deadline, serve.app.process_new_http(session, &serve.shutdown)).await;
+}
+
+/// What a request knows of its client that has closed its window.
 struct Waits {
     client: Arc<Connection>,
     listening: Arc<Listening>,
-    presence: watch::Receiver<()>,
 }
 
 impl Waits {
-    /// Its turn, if it needs one; nothing when it is over.
-    async fn turn(mut self, turns: &Turns) -> Option<Option<OwnedSemaphorePermit>> {
-        let taken = tokio::select! {
-            taken = turns.take(&self.client.window) => taken.map_err(|Missed| Reason::ClientTimeout),
-            _ = self.presence.changed() => Err(Reason::ClientAborted),
+    /// Serves it once its turn has come. Once the window opens the turn is another's.
+    async fn serve<A: HttpServerApp + Send + Sync + 'static>(
+        self,
+        serve: &Arc<Serve<A>>,
+        mut session: Box<HttpSession>,
+        deadline: &Deadline,
+    ) {
+        let window = &self.client.window;
+        let turn = tokio::select! {
+            turn = serve.turns.take(window) => turn.map_err(|Missed| Reason::ClientTimeout),
+            // The client has reset it, or is gone.
+            _ = session.idle() => Err(Reason::ClientAborted),
         };
-        taken.inspect_err(|reason| self.listening.metrics.refuse(*reason)).ok()
+        match turn {
+            Ok(turn) => {
+                let mut request = pin!(request(serve, session, deadline));
+                tokio::select! {
+                    () = &mut request => return,
+                    () = window.opened() => drop(turn),
+                }
+                request.await;
+            }
+            Err(reason) => {
+                self.listening.metrics.refuse(reason);
+                session.shutdown_with_reason(REFUSED_STREAM.into());
+            }
+        }
     }
 }
 

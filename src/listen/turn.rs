@@ -38,11 +38,11 @@ impl Turns {
     pub(super) async fn take(&self, window: &Window) -> Result<Option<OwnedSemaphorePermit>, Missed> {
         tokio::select! {
             biased;
+            () = window.opened() => Ok(None),
             turn = timeout(PATIENCE, Arc::clone(&self.0).acquire_owned()) => match turn {
                 Ok(turn) => Ok(turn.ok()),
                 Err(_) => Err(Missed),
             },
-            () = window.opened() => Ok(None),
         }
     }
 }

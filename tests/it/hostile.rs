@@ -1,5 +1,6 @@
 //! Clients that mean harm: what they can make us do and hold, and that others are served meanwhile.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::support::frames::{self, Answers, Frames, frame, get, reset, streams, window_update};
@@ -301,6 +302,47 @@ fn of_streams_that_begin_with_a_closed_window_few_are_served_at_a_time() {
     });
     assert!(most < STALLED, "{} KiB", most / 1024);
     H2Client::cleartext(tollgate.addr()).get("/").expect(200);
+}
+
+/// Event streams go on for hours: once their clients take them, they hold no turn that another needs.
+#[test]
+fn a_turn_is_another_s_when_its_client_opens_the_window_or_leaves() {
+    const TURNS: usize = 256;
+    let asked = AtomicUsize::new(0);
+    let origin = Origin::scripted(move |_, connection| {
+        if asked.fetch_add(1, Ordering::Relaxed) < TURNS {
+            connection.begin_chunked(200, &[]);
+            connection.hang();
+        }
+        connection.reply(200, &[], "ok");
+    });
+    let text = open_to(&[origin.addr()]);
+    let tollgate = Tollgate::with(&format!("[server]\nthreads = 1\n[listeners.h2c]\nprotocols = [\"h2c\"]\n{text}"));
+    let mut holding: Vec<_> = (0..3).map(|_| Frames::deaf(tollgate.addr(), &[frames::NO_WINDOW])).collect();
+    for client in &mut holding {
+        assert!(client.send_all(streams().take(100).map(get)));
+    }
+    wait::until("all turns to be taken", || origin.hits() == TURNS);
+    // One resets a stream that waits, and leaves; the origin never hears of it.
+    let mut leaving = Frames::connect(tollgate.addr(), &[frames::NO_WINDOW]);
+    leaving.send(get(1)).expect("sent");
+    leaving.send(reset(1)).expect("sent");
+    tollgate.wait_for_metric("tollgate_refused_total{listener=\"h2c\",reason=\"client_aborted\"}", 1.0);
+    // Of one that waits in vain it can be sent again.
+    let mut waiting = Frames::connect(tollgate.addr(), &[frames::NO_WINDOW]);
+    waiting.send(get(1)).expect("sent");
+    waiting.send(frame(frames::GOAWAY, 0, 0, &[0; 8])).expect("sent");
+    assert_eq!(waiting.answers().resets, [(frames::REFUSED_STREAM, 1)].into());
+    assert_eq!(origin.hits(), TURNS);
+    for client in &mut holding {
+        client.send(frames::settings(&[frames::WINDOW])).expect("sent");
+    }
+    // It opens its stream alone.
+    let mut next = Frames::connect(tollgate.addr(), &[frames::NO_WINDOW]);
+    for piece in [get(1), window_update(1, 1000), frame(frames::GOAWAY, 0, 0, &[0; 8])] {
+        next.send(piece).expect("sent");
+    }
+    assert_eq!(next.answers().frames.get(&frames::DATA), Some(&1));
 }
 
 /// The same by HTTP/1. What the kernel takes for a client is not ours to hold.

@@ -13,7 +13,7 @@ mod pool;
 mod stream;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -74,13 +74,14 @@ impl Budget {
     }
 
     /// How long a stream may wait for its client to take a piece: as long as anybody may, unless many wait, and this
-    /// client has pieces untaken that are many too.
-    fn patience(&self, client: &Connection) -> Duration {
+    /// client has pieces untaken that are many too, or has closed its window and taken nothing.
+    fn patience(&self, client: &Connection, progress: bool) -> Duration {
         let waiting = self.waiting.load(Ordering::Relaxed) * self.workers;
-        if waiting <= CALM || client.untaken.load(Ordering::Relaxed) <= FEW {
+        let closed = client.window.is_closed() && !progress;
+        if waiting <= CALM || (!closed && client.untaken.load(Ordering::Relaxed) <= FEW) {
             return CLIENT_SILENCE;
         }
-        let (shortest, crowd) = if client.window.is_closed() { CLOSED } else { SLOW };
+        let (shortest, crowd) = if closed { CLOSED } else { SLOW };
         let left = crowd.saturating_sub(waiting) as u32;
         shortest + (CLIENT_SILENCE - shortest) * left / (crowd - CALM) as u32
     }
@@ -96,6 +97,8 @@ pub(super) struct Ahead {
     held: AtomicUsize,
     /// The same in pieces
     pieces: AtomicUsize,
+    /// Whether an h2 client has taken a piece of this response
+    progress: AtomicBool,
     /// Passed on to an HTTP/1 client, and not yet written when last looked at
     unsent: AtomicUsize,
     /// Pingora copies several pieces that it writes at once into one buffer, which is there until the end
@@ -121,6 +124,7 @@ impl Ahead {
             coming: AtomicUsize::default(),
             held: AtomicUsize::default(),
             pieces: AtomicUsize::default(),
+            progress: AtomicBool::default(),
             unsent: AtomicUsize::default(),
             copied: AtomicUsize::default(),
             unsent_counted: AtomicUsize::default(),
@@ -161,6 +165,7 @@ impl Ahead {
         for part in [&self.unsent, &self.copied] {
             part.store(0, Ordering::Relaxed);
         }
+        self.progress.store(false, Ordering::Relaxed);
         for part in [&self.coming, &self.buffer, &self.unsent_counted] {
             self.budget.held.fetch_sub(part.swap(0, Ordering::Relaxed), Ordering::Relaxed);
         }
@@ -213,6 +218,10 @@ impl Reading {
         Bytes::from_owner(Held { piece, ahead: Arc::clone(ahead), client: Arc::clone(client) })
     }
 
+    fn patience(&self, client: &Connection) -> Duration {
+        self.0.budget.patience(client, self.0.progress.load(Ordering::Relaxed))
+    }
+
     /// A piece of this size is passed on to an HTTP/1 client; with it so much is not yet written.
     fn pass_unsent(&self, piece: usize, unsent: usize) {
         let ahead = &self.0;
@@ -241,7 +250,7 @@ pub(super) fn pass(session: &mut Session, body: &mut Option<Bytes>, ctx: &Reques
     };
     if let Some(client) = ctx.connection.as_ref().filter(|connection| is_http2(connection)) {
         *body = body.take().map(|piece| reading.pass(piece, client));
-        session.set_write_timeout(Some(reading.0.budget.patience(client)));
+        session.set_write_timeout(Some(reading.patience(client)));
     } else {
         let passed = usize::try_from(ctx.progress.sent_bytes).unwrap_or(usize::MAX);
         let unsent = passed.saturating_sub(session.body_bytes_sent()).min(MOST);
@@ -268,6 +277,7 @@ impl Drop for Held {
         self.client.untaken.fetch_sub(1, Ordering::Relaxed);
         ahead.held.fetch_sub(self.piece.len(), Ordering::Relaxed);
         ahead.budget.held.fetch_sub(self.piece.len(), Ordering::Relaxed);
+        ahead.progress.store(true, Ordering::Relaxed);
         if ahead.pieces.fetch_sub(1, Ordering::Relaxed) == 1 {
             ahead.budget.waiting.fetch_sub(1, Ordering::Relaxed);
         }
@@ -334,16 +344,19 @@ mod tests {
                 let stalled: Vec<_> = (0..crowd / workers)
                     .map(|_| {
                         let stalled = stall_for(&budget, &many);
-                        patience.push(budget.patience(&many));
+                        patience.push(stalled.0.patience(&many));
                         stalled
                     })
                     .collect();
                 assert_eq!(patience[..CALM / workers], vec![CLIENT_SILENCE; CALM / workers]);
                 assert!(patience.is_sorted_by(|before, after| before >= after));
                 assert_eq!(patience.last(), Some(&shortest), "{workers}");
-                let alone = stall_for(&budget, &few);
-                assert_eq!(budget.patience(&few), CLIENT_SILENCE, "it has one stream alone");
-                drop((stalled, alone));
+                let (alone, mut pieces) = stall_for(&budget, &few);
+                let patience = if window == 0 { shortest } else { CLIENT_SILENCE };
+                assert_eq!(alone.patience(&few), patience, "it has one stream alone");
+                pieces.pop();
+                assert_eq!(alone.patience(&few), CLIENT_SILENCE, "it takes a piece now and then");
+                drop((stalled, alone, pieces));
                 assert_eq!([&many, &few].map(|client| client.untaken.load(Ordering::Relaxed)), [0, 0]);
                 assert_eq!(budget.waiting.load(Ordering::Relaxed), 0);
             }
