@@ -52,9 +52,10 @@ impl<'a> Request<'a> {
     }
 }
 
-/// What was sent as text, without a copy. Bytes that are not UTF-8 are replaced: so it is like nothing that is configured.
+/// What was sent, as text: borrowed where it is UTF-8. Elsewhere bytes are replaced, so that it is like nothing that is
+/// configured.
 pub fn text(bytes: &[u8]) -> Cow<'_, str> {
-    // To replace takes a look at each byte by itself, to see that there is nothing to replace at many at once.
+    // Replacing looks at each byte by itself; seeing that there is nothing to replace, at many at once.
     std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
