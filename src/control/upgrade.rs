@@ -91,19 +91,47 @@ enum Failure {
 
 /// Passes everything on and waits for READY.
 fn hand_out(channel: &Channel, sockets: &Sockets, offer: &Offer) -> Result<(), Failure> {
-    let sent = channel.send(offer, &[], PROMPT).and_then(|()| sockets.send(channel, PROMPT));
-    match sent {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(Failure::Gone),
-        Err(error) => return Err(Failure::Silent(error)),
-    }
-    match channel.receive::<Report>(PATIENCE) {
-        Ok(Some((Report::Ready, _))) => Ok(()),
-        Ok(Some((Report::Abort(why), _))) => Err(Failure::Aborted(why)),
-        Ok(Some((Report::Reopen | Report::Leaving, _))) => {
+    channel.send(offer, &[], PROMPT).and_then(|()| sockets.send(channel, PROMPT))?;
+    match channel.receive::<Report>(PATIENCE)? {
+        Some((Report::Ready, _)) => Ok(()),
+        Some((Report::Abort(why), _)) => Err(Failure::Aborted(why)),
+        Some((Report::Reopen | Report::Leaving, _)) => {
             Err(Failure::Aborted("the successor spoke out of turn".to_owned()))
         }
-        Ok(None) => Err(Failure::Gone),
-        Err(error) => Err(Failure::Silent(error)),
+        None => Err(Failure::Gone),
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            // The second is of one that has ended before it read what it was sent.
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Self::Gone,
+            _ => Self::Silent(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_ends_without_reading_is_gone_and_not_silent() {
+        let (ours, theirs) = Channel::pair().expect("a channel");
+        ours.send(&Report::Ready, &[], PROMPT).expect("it is taken");
+        drop(theirs);
+        for kind in [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe] {
+            let error = ours.send(&Report::Ready, &[], PROMPT).expect_err("nobody is there");
+            assert_eq!(error.kind(), kind);
+            assert!(matches!(error.into(), Failure::Gone));
+        }
+    }
+
+    #[test]
+    fn who_says_nothing_is_silent() {
+        let (ours, _theirs) = Channel::pair().expect("a channel");
+        let error = ours.receive::<Report>(Duration::from_millis(10)).expect_err("nothing comes");
+        assert!(matches!(error.into(), Failure::Silent(_)));
     }
 }
